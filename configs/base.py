@@ -1,0 +1,104 @@
+"""Every field that an experiment may read, with its meaning and allowed values.
+
+An experiment's own config (``configs/air.py``, ...) is a short override of this one. Override any field
+from the command line: ``--config.train.batch_size=32``. Fields are typed by the default given here.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.experiment = "air"  # module of experiments/ that builds init, loss, evaluate and figures
+    config.seeds = (0,)  # seeds trained side by side by vmap; figures are reported for each
+    config.data = data()
+    config.model = air()
+    config.objective = objective()
+    config.optimizer = optimizer()
+    config.train = train()
+    config.evaluate = evaluate()
+    return config
+
+
+def data() -> ConfigDict:
+    c = ConfigDict()
+    c.name = "multi_digit"  # 'multi_digit': compose scenes from digits; 'scenes': ready images at data.path
+    c.source = "embedded"  # digits: 'embedded' (scikit-learn's 8x8), 'mnist', or a folder of PNGs, an .npz, an .npy
+    c.path = ""  # name='scenes': a folder of PNGs, an .npz or an .npy; source='mnist': folder of the four idx files
+    # ('' means $OBJCENTRIC_DATA/mnist where that exists, else they are downloaded)
+    c.cache_dir = ""  # prepared TFDS data; '' means $OBJCENTRIC_CACHE, else ~/.cache/objcentric
+    c.canvas = (50, 50)  # height and width of a scene, pixels
+    c.num_objects = (0, 2)  # fewest and most digits in a scene; uniform in between
+    c.object_size = (18, 18)  # smallest and largest side of a digit, pixels; uniform in between
+    c.overlap = False  # whether bounding boxes of digits may overlap
+    c.background = "none"  # 'none' (black) or 'structured' (a smooth random pattern behind the digits)
+    c.num_train = 20_000  # scenes made of the training digits
+    c.num_valid = 1_000  # scenes made of the validation digits
+    c.num_test = 2_000  # scenes made of the test digits
+    c.seed = 0  # of digit split and scene composition; independent of config.seeds
+    c.device_bytes = 1 << 30  # training sets up to this size live on the device; larger ones are streamed
+    return c
+
+
+def air() -> ConfigDict:
+    c = ConfigDict()
+    c.num_steps = 3  # N, slots for objects; at least the largest count in the data
+    c.recurrence = "image"  # 'image': h^i from the image alone (notes 2017-10); 'latent': also from z^{i-1} (2017-12)
+    c.glimpse_size = (20, 20)  # height and width of a glimpse, pixels
+    c.what_dim = 50  # dimension of z^what
+    c.hidden = 256  # units of the recurrent core and of every hidden layer
+    c.object_size = 18.0  # expected side of an object, pixels: sets the prior of where and the initial glimpses
+    c.likelihood = "gaussian"  # 'gaussian' (fixed std) or 'bernoulli' (binarised images)
+    c.output_std = 0.3  # std of the Gaussian likelihood
+    c.background = "none"  # 'none', 'mlp' or 'deconv': the component b = g(h^N) of notes 2017-12, eq. 11
+    c.background_dim = 8  # dimension of z^background ~ N(0, I) between h^N and b; 0: deterministic, as eq. 11
+    c.presence_bias = 3.0  # initial logit of presence under q
+    c.decoder_bias = -2.0  # initial logit of a decoded pixel; a bright start makes presence collapse
+    c.presence_prior = ConfigDict()  # success probability of the truncated geometric prior of n
+    c.presence_prior.start = 0.99
+    c.presence_prior.end = 1e-5
+    c.presence_prior.steps = 4_000  # training steps of the geometric annealing
+    return c
+
+
+def objective() -> ConfigDict:
+    c = ConfigDict()
+    c.name = "vimco"  # 'elbo', 'iwae' (pathwise only), 'reinforce', 'nvil', 'vimco'
+    c.num_particles = 5  # K
+    c.decay = 0.9  # moving averages of NVIL and REINFORCE's baseline
+    c.baseline_hidden = 256  # units of NVIL's input-dependent baseline
+    return c
+
+
+def optimizer() -> ConfigDict:
+    c = ConfigDict()
+    c.name = "adam"  # 'adam' or 'rmsprop' (momentum 0.9, as the papers)
+    c.learning_rate = 3e-4
+    c.warmup_steps = 0  # linear warm-up from 0
+    c.decay = "constant"  # 'constant' or 'cosine' (to 0 at the last step)
+    c.clip_norm = 10.0  # global norm of the gradient; 0 turns clipping off
+    c.baseline_factor = 10.0  # learning rate of baselines relative to the model's
+    return c
+
+
+def train() -> ConfigDict:
+    c = ConfigDict()
+    c.num_steps = 6_000
+    c.batch_size = 32  # examples per step over all devices
+    c.num_devices = 0  # 0: all there are; must divide batch_size
+    c.inner_steps = 100  # training steps per dispatch (one lax.scan); logs, checkpoints and evaluations fall on multiples
+    c.log_every = 100
+    c.eval_every = 1_000  # on the validation split
+    c.checkpoint_every = 1_000
+    c.checkpoints_kept = 2
+    return c
+
+
+def evaluate() -> ConfigDict:
+    c = ConfigDict()
+    c.batch_size = 100
+    c.num_particles = 100  # K of the IWAE bound reported at the end
+    c.particle_chunk = 20  # particles held in memory at once; must divide num_particles
+    c.num_examples = 500  # test scenes on which that bound is computed (the other figures use all)
+    c.num_pictures = 8  # scenes shown in the pictures
+    return c

@@ -1,0 +1,261 @@
+"""AIR on images of several objects: counts, locates and describes them without labels."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from ml_collections import ConfigDict
+
+from objcentric import objectives, plots
+from objcentric.data import loader
+from objcentric.errors import UserError
+from objcentric.metrics import boxes as box_metrics
+from objcentric.metrics import counting
+from objcentric.models import air
+from objcentric.nn.mlp import MLP
+from objcentric.training import schedules
+from objcentric.training.experiment import Experiment
+
+
+def build(config: ConfigDict) -> Experiment:
+    """The experiment that ``config`` (configs/base.py) describes."""
+    data = loader.load(config.data)
+    check(config, data)
+    model = air.make(model_config(config, data.test["image"].shape[1:]))
+    presence_prior = schedules.geometric(**config.model.presence_prior)
+    init_objective, objective = make_objective(config.objective)
+    counted = "count" in data.test
+
+    def init(key: Array) -> tuple[dict, Any]:
+        model_key, objective_key = jax.random.split(key)
+        baseline, aux = init_objective(objective_key, data.test["image"][0].size)
+        return model.init(model_key) | {"baseline": baseline}, aux
+
+    def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
+        x, noise = images(batch["image"], keys)
+        hparams = {"presence_prior": presence_prior(step)}
+        traces = trace_particles(model, params, noise, x, hparams, config.objective.num_particles)  # [B, K, ...]
+        estimate, extra, aux = objective(params["baseline"], x, traces, aux)
+        metrics = {
+            "bound": jnp.mean(estimate.bound),
+            "log_likelihood": jnp.mean(traces.outputs["log_likelihood"]),
+            "count": jnp.mean(jnp.sum(traces.z["presence"], -1)),
+            "presence_prior": hparams["presence_prior"],
+        }
+        return jnp.mean(extra) - jnp.mean(estimate.surrogate), (metrics, aux)
+
+    def images(image: Array, keys: Array) -> tuple[Array, Array]:
+        """Images ``[B, H, W, C]`` in [0, 1], drawn anew as binary ones for a Bernoulli likelihood, and unused keys."""
+        x = image.astype(jnp.float32) / 255
+        keys = jax.vmap(jax.random.split)(keys)
+        if config.model.likelihood == "bernoulli":
+            x = jax.vmap(jax.random.bernoulli)(keys[:, 0], x).astype(jnp.float32)
+        return x, keys[:, 1]
+
+    final = {"presence_prior": jnp.float32(config.model.presence_prior.end)}
+
+    @jax.jit
+    def look(params: dict, image: Array, keys: Array) -> dict:
+        x, noise = images(image, keys)
+        trace = jax.vmap(model.trace, (None, 0, 0, None))(params, noise, x, final)
+        log_likelihood = trace.outputs["log_likelihood"]
+        return {
+            "elbo": trace.log_p - trace.log_q,
+            "log_likelihood": log_likelihood,
+            "kl": trace.log_q - (trace.log_p - log_likelihood),
+            "count": counting.most_probable_count(trace.outputs["presence_prob"]),
+            "boxes": trace.outputs["boxes"],
+            "scores": jnp.cumprod(trace.outputs["presence_prob"], -1),
+        }
+
+    @jax.jit
+    def bound(params: dict, image: Array, keys: Array) -> dict:
+        """IWAE bound of each image, ``particle_chunk`` particles at a time."""
+        x, noise = images(image, keys)
+        chunk = config.evaluate.particle_chunk
+
+        def chunk_bound(i: Array) -> Array:
+            keys = jax.vmap(jax.random.fold_in, (0, None))(noise, i)
+            traces = trace_particles(model, params, keys, x, final, chunk)
+            return objectives.log_mean_exp(traces.log_p - traces.log_q)
+
+        chunks = jax.lax.map(chunk_bound, jnp.arange(config.evaluate.num_particles // chunk))
+        return {"iwae": objectives.log_mean_exp(chunks.T)}
+
+    def evaluate(params: dict, split: dict, key: Array, *, final: bool) -> dict[str, Any]:
+        """Figures on a split: densities in nats per image, counting and boxes where the split is annotated.
+
+        ``final`` adds the IWAE bound of the first ``evaluate.num_examples`` images.
+        """
+        look_key, bound_key = jax.random.split(key)
+        seen = in_batches(look, params, split["image"], look_key, config.evaluate.batch_size)
+        figures = {name: float(np.mean(seen[name])) for name in ("elbo", "log_likelihood", "kl")}
+        if counted:
+            classes = max(config.model.num_steps, int(split["count"].max())) + 1
+            matrix = counting.confusion_matrix(seen["count"], split["count"], classes)
+            figures["count_accuracy"] = float(counting.count_accuracy(seen["count"], split["count"]))
+            figures["confusion"] = np.asarray(matrix).tolist()
+        if "boxes" in split:
+            found = np.arange(config.model.num_steps) < seen["count"][:, None]
+            true = np.arange(split["boxes"].shape[1]) < split["count"][:, None]
+            figures["mean_iou"] = box_metrics.mean_iou(seen["boxes"], found, split["boxes"], true)
+            arguments = (seen["boxes"], seen["scores"], found, split["boxes"], true)
+            figures["average_precision"] = box_metrics.average_precision(*arguments)
+            figures["mean_average_precision"] = box_metrics.mean_average_precision(*arguments)
+        if final:
+            few = split["image"][: config.evaluate.num_examples]
+            values = in_batches(bound, params, few, bound_key, config.evaluate.batch_size)
+            figures[f"iwae_{config.evaluate.num_particles}"] = float(np.mean(values["iwae"]))
+        return figures
+
+    @jax.jit
+    def pictures(params: dict, image: Array, keys: Array) -> dict:
+        x, noise = images(image, keys)
+        z = jax.vmap(model.trace, (None, 0, 0, None))(params, noise, x, final).z
+        return {"x": x, "z": z, "count": jnp.sum(z["presence"], -1)} | jax.vmap(model.render, (None, 0))(params, z)
+
+    @jax.jit
+    def imagine(params: dict, keys: Array) -> Array:
+        # The annealed prior asks for empty scenes; equally likely counts show what the objects look like.
+        z, _ = jax.vmap(model.generate, (None, 0, None))(params, keys, {"presence_prior": jnp.ones(())})
+        return jax.vmap(model.render, (None, 0))(params, z)["mean"]
+
+    def figures(params: dict, split: dict, key: Array) -> dict[str, Any]:
+        """Reconstructions with boxes and objects, samples of the prior, interpolations, and the confusion matrix."""
+        look_key, sample_key = jax.random.split(key)
+        seen = in_batches(pictures, params, split["image"][:200], look_key, config.evaluate.batch_size)
+        few = config.evaluate.num_pictures
+        drawn = {
+            "reconstructions": plots.reconstructions(
+                *(seen[name][:few] for name in ("x", "mean", "boxes")),
+                seen["z"]["presence"][:few],
+                seen["objects"][:few],
+                split["count"][:few] if counted else None,
+            )
+        }
+        if config.model.background == "none" or config.model.background_dim:
+            drawn["samples"] = plots.samples(
+                imagine(params, jax.random.split(sample_key, 32)), "Samples of the prior, every count equally likely"
+            )
+        if len(pairs := matching_pairs(seen["count"])):
+            drawn["interpolation"] = plots.interpolation(
+                np.stack([interpolate(model, params, seen["z"], first, second) for first, second in pairs])
+            )
+        if counted:
+            drawn["confusion"] = plots.confusion(evaluate(params, split, key, final=False)["confusion"])
+        return drawn
+
+    def signature(figures: dict) -> str | None:
+        if not counted:
+            return None
+        return counting.failure_signature(figures["count_accuracy"], np.asarray(figures["confusion"]))
+
+    return Experiment(
+        data=data,
+        optimizer=schedules.make_optimizer(config.optimizer, config.train.num_steps),
+        init=init,
+        loss=loss,
+        evaluate=evaluate,
+        figures=figures,
+        headline=("count_accuracy", "mean_iou") if "boxes" in data.test else ("elbo",),
+        signature=signature,
+    )
+
+
+def trace_particles(model: Any, params: dict, keys: Array, x: Array, hparams: dict, num_particles: int) -> Any:
+    """Traces ``[B, K, ...]`` of images ``x [B, H, W, C]``: the one place where batch and particles are added."""
+    keys = jax.vmap(lambda key: jax.random.split(key, num_particles))(keys)
+    particles = jax.vmap(model.trace, (None, 0, None, None))
+    return jax.vmap(particles, (None, 0, 0, None))(params, keys, x, hparams)
+
+
+def make_objective(c: ConfigDict) -> tuple[Callable, Callable]:
+    """``init(key, size of x) -> (baseline params, aux)`` and ``apply(baseline, x, traces, aux) -> (estimate, loss, aux)``.
+
+    ``traces`` are [B, K]; the loss [B] is that of the baseline; all is as config.objective says.
+    """
+    if c.num_particles < 1:
+        raise UserError(f"objective.num_particles={c.num_particles} must be at least 1")
+    if c.name == "vimco" and c.num_particles < 2:
+        raise UserError("objective.name='vimco' compares particles: set objective.num_particles to 2 or more")
+    network = MLP((c.baseline_hidden,), 1)
+    no_loss = jnp.zeros(())
+
+    def elbo(_, x, log_w, log_q, aux):
+        return objectives.elbo(log_w), no_loss, aux
+
+    def iwae(_, x, log_w, log_q, aux):
+        return objectives.iwae(log_w), no_loss, aux
+
+    def reinforce(_, x, log_w, log_q, aux):
+        aux = objectives.update_moments(aux, objectives.log_mean_exp(log_w), decay=c.decay)
+        return objectives.reinforce(log_w, log_q, baseline=aux.mean), no_loss, aux
+
+    def nvil(params, x, log_w, log_q, aux):
+        baseline = jax.vmap(lambda x: network.apply(params, x.reshape(-1))[0])(x)
+        aux = objectives.update_moments(aux, objectives.log_mean_exp(log_w) - baseline, decay=c.decay)
+        return *objectives.nvil(log_w, log_q, baseline=baseline, moments=aux), aux
+
+    def vimco(_, x, log_w, log_q, aux):
+        return objectives.vimco(log_w, log_q), no_loss, aux
+
+    known = {f.__name__: f for f in (elbo, iwae, reinforce, nvil, vimco)}
+    if c.name not in known:
+        raise UserError(f"objective.name={c.name!r} is unknown: use one of {', '.join(known)}")
+
+    def init(key: Array, size: int) -> tuple[dict, Any]:
+        baseline = network.init(key, jnp.zeros(size)) if c.name == "nvil" else {}
+        return baseline, objectives.init_moments() if c.name in ("reinforce", "nvil") else ()
+
+    def apply(baseline: dict, x: Array, traces: Any, aux: Any) -> tuple[objectives.Estimate, Array, Any]:
+        return known[c.name](baseline, x, traces.log_p - traces.log_q, traces.log_q_discrete, aux)
+
+    return init, apply
+
+
+def model_config(config: ConfigDict, canvas: tuple[int, int, int]) -> air.Config:
+    """The model's typed config; the canvas comes from the data."""
+    fields = {name: value for name, value in config.model.items() if name != "presence_prior"}
+    return air.Config(canvas=tuple(canvas), **fields | {"glimpse_size": tuple(config.model.glimpse_size)})
+
+
+def check(config: ConfigDict, data: loader.Data) -> None:
+    """UserError where parts of the config, or config and data, disagree."""
+    most = int(data.test["count"].max()) if "count" in data.test else 0
+    if most > config.model.num_steps:
+        raise UserError(f"scenes hold up to {most} objects, model.num_steps={config.model.num_steps}: set it to {most}")
+    particles, chunk = config.evaluate.num_particles, config.evaluate.particle_chunk
+    if chunk < 1 or particles % chunk:
+        raise UserError(f"evaluate.particle_chunk={chunk} must divide evaluate.num_particles={particles}")
+    prior = config.model.presence_prior
+    if not (0 < prior.start <= 1 and 0 < prior.end <= 1 and prior.steps >= 0):
+        raise UserError(f"model.presence_prior={dict(prior)}: start and end must lie in (0, 1], steps be at least 0")
+
+
+def in_batches(function: Callable, params: dict, image: np.ndarray, key: Array, batch_size: int) -> Any:
+    """``function(params, image, keys)`` over all images, batch by batch (the last one padded), as numpy arrays."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(image)))
+    results = []
+    for start in range(0, len(image), batch_size):
+        rows = np.minimum(np.arange(start, start + batch_size), len(image) - 1)
+        results.append(jax.device_get(function(params, image[rows], keys[rows])))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(image)], *results)
+
+
+def matching_pairs(counts: np.ndarray, most: int = 6) -> list[tuple[int, int]]:
+    """Pairs of scenes with the same number of objects, most objects first."""
+    pairs = []
+    for count in range(int(counts.max()), 0, -1):
+        rows = np.flatnonzero(counts == count)[:6]
+        pairs += list(zip(rows[::2], rows[1::2], strict=False))
+    return pairs[:most]
+
+
+def interpolate(model: Any, params: dict, z: dict, first: int, second: int, steps: int = 9) -> np.ndarray:
+    """Images ``[steps, H, W, C]`` on the way between the latents of two rows of ``z``."""
+    weights = jnp.linspace(0.0, 1.0, steps)
+    between = jax.tree.map(lambda leaf: jax.vmap(lambda w: (1 - w) * leaf[first] + w * leaf[second])(weights), z)
+    return np.asarray(jax.vmap(model.render, (None, 0))(params, between)["mean"])

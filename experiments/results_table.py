@@ -1,0 +1,331 @@
+"""Committed results, and the tables of experiments/README.md that are made from them.
+
+    python -m experiments.results_table                                          # write the tables
+    python -m experiments.results_table --check                                  # exit 1 if they are out of date
+    python -m experiments.results_table --record runs/air --variant=x --title=y  # add a finished run, write the tables
+
+A result is one file, ``results/<experiment>[_<variant>].json``; its fields are those of `Result`.
+"""
+
+import argparse
+import json
+import math
+import re
+import statistics
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple, NotRequired, TypedDict
+
+from objcentric.errors import UserError
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent / "README.md"
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+
+# Entries of eval.json that describe the run and are no figures of the model.
+DESCRIPTION = {"num_examples", "steps", "wall_seconds", "machine", "date", "command", "seed", "seeds"}
+
+
+class Figure(TypedDict):
+    """A figure over the seeds of a run; mean and std are None where it is not finite for some seed."""
+
+    mean: float | None
+    std: float | None  # sample standard deviation; 0 for one seed
+    n: int
+
+
+class Result(TypedDict):
+    """The content of a result file."""
+
+    experiment: str
+    variant: str  # '' for an experiment's plain config
+    title: str
+    command: str
+    config: dict[str, Any]
+    seeds: list[int]
+    steps: int
+    wall_seconds: float  # of training and final evaluation, all seeds together
+    machine: str
+    date: str
+    figures: dict[str, Figure]
+    paper: NotRequired[dict[str, float]]
+    notes: NotRequired[str]
+
+
+class Run(NamedTuple):
+    """What a run's folder says: its resolved config and its final figures."""
+
+    config: dict[str, Any]
+    figures: dict[str, Any]
+
+
+# ---------------------------------------------------------------------------------------------------- recording
+
+
+def record(
+    workdir: str | Path,
+    experiment: str,
+    variant: str,
+    title: str,
+    notes: str = "",
+    paper: dict[str, float] | None = None,
+    *,
+    command: str = "",
+    results: Path = RESULTS,
+) -> Path:
+    """Turns a finished run's folder into a committed result file.
+
+    Args:
+      workdir: the run's folder, holding config.json and eval.json.
+      experiment: name of the table it belongs to; '' takes the config's.
+      variant: distinguishes results of one experiment; letters, digits, '-', '_' and '.', or ''.
+      title: label of its row.
+      notes: a remark shown below the table.
+      paper: reported values, by figure name.
+      command: how to reproduce the run; '' takes the one that the run's folder holds.
+      results: folder to write into.
+
+    Returns:
+      The path of the file written; one of the same name is replaced.
+
+    Raises:
+      UserError: the run is unfinished, says nothing of its command, or a name does not fit in a file name.
+    """
+    run = _read_run(Path(workdir))
+    experiment = experiment or run.config.get("experiment", "")
+    for name, value in (("experiment", experiment), ("variant", variant or "-")):
+        if not re.fullmatch(r"[\w.-]+", value):
+            raise UserError(f"{name} {value!r} becomes a file name: use letters, digits, '-', '_' and '.' only")
+    command = command or run.figures.get("command", "") or run.config.get("command", "")
+    if not command:
+        raise UserError(f"{workdir} does not hold the command that made it: add --command='python launch.py ...'")
+    per_seed = run.figures.get("per_seed", [run.figures])
+    seeds = run.figures.get("seeds") or run.config.get("seeds") or [run.figures.get("seed", 0)]
+    if len(seeds) != len(per_seed):
+        raise UserError(f"{workdir}/eval.json has figures of {len(per_seed)} seeds, not {len(seeds)}: evaluate again")
+    result = Result(
+        experiment=experiment,
+        variant=variant,
+        title=title,
+        command=command,
+        config={name: value for name, value in run.config.items() if name != "command"},
+        seeds=[int(seed) for seed in seeds],
+        steps=run.figures["steps"],
+        wall_seconds=round(run.figures["wall_seconds"], 1),
+        machine=run.figures["machine"],
+        date=run.figures["date"],
+        figures=_figures(run.figures, per_seed),
+    )
+    if paper:
+        result["paper"] = paper
+    if notes:
+        result["notes"] = notes
+    path = results / f"{experiment}{'_' if variant else ''}{variant}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path
+
+
+def _read_run(workdir: Path) -> Run:
+    config = _read_json(workdir / "config.json", "not the folder of a run")
+    figures = _read_json(workdir / "eval.json", "the run is not finished: start its command again")
+    missing = [name for name in ("steps", "wall_seconds", "machine", "date") if name not in figures]
+    if missing:
+        raise UserError(f"{workdir}/eval.json lacks {', '.join(missing)}: evaluate the run again")
+    return Run(config, figures)
+
+
+def _read_json(path: Path, hint: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: {hint}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no JSON object: {hint}")
+    return content
+
+
+def _figures(top: dict[str, Any], per_seed: list[dict[str, Any]]) -> dict[str, Figure]:
+    """Mean and spread of every scalar of the seeds; the success rate, where there is one, counts every seed."""
+    names = [name for name, value in per_seed[0].items() if _is_scalar(value) and name not in DESCRIPTION]
+    figures = {name: _figure([seed.get(name) for seed in per_seed]) for name in names}
+    if "success_rate" in top:
+        successes = round(top["success_rate"] * len(per_seed))
+        figures["success_rate"] = _figure([1.0] * successes + [0.0] * (len(per_seed) - successes))
+    return figures
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _figure(values: list[float | None]) -> Figure:
+    finite = [float(value) for value in values if value is not None and math.isfinite(value)]
+    if len(finite) < len(values):
+        return Figure(mean=None, std=None, n=len(values))
+    std = statistics.stdev(finite) if len(finite) > 1 else 0.0
+    return Figure(mean=statistics.fmean(finite), std=std, n=len(finite))
+
+
+# ------------------------------------------------------------------------------------------------------- tables
+
+
+def read_results(folder: Path = RESULTS) -> list[Result]:
+    """All results of a folder, by experiment and variant.
+
+    Raises:
+      UserError: a file is no JSON object or lacks a field.
+    """
+    results = []
+    for path in folder.glob("*.json"):
+        result = _read_json(path, "record the run again")
+        missing = sorted(Result.__required_keys__ - result.keys())
+        if missing:
+            raise UserError(f"{path} lacks {', '.join(missing)}: record the run again")
+        results.append(result)
+    return sorted(results, key=lambda result: (result["experiment"], result["variant"]))
+
+
+def tables(results: list[Result]) -> str:
+    """Markdown: one section an experiment, one row a result, one column a figure; '' for no results."""
+    experiments = dict.fromkeys(result["experiment"] for result in results)
+    return "\n".join(_table(name, [r for r in results if r["experiment"] == name]) for name in experiments)
+
+
+def _table(experiment: str, results: list[Result]) -> str:
+    names = list(dict.fromkeys(name for r in results for name in [*r["figures"], *r.get("paper", {})]))
+    header = ["result", *(name.replace("_", " ") for name in names), "steps", "seeds", "time", "machine", "command"]
+    rows = [
+        [
+            f"{r['title']} (`{r['variant']}`)" if r["variant"] else r["title"],
+            *(_cell(name, r) for name in names),
+            f"{r['steps']:,}",
+            _seeds(r["seeds"]),
+            _duration(r["wall_seconds"]),
+            r["machine"],
+            f"`{r['command']}`",
+        ]
+        for r in results
+    ]
+    lines = [f"## {experiment}", ""]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in [header, *rows]]
+    lines.insert(3, "| " + " | ".join(["---"] * len(header)) + " |")
+    notes = [f"- {r['title']}: {r['notes']}" for r in results if r.get("notes")]
+    return "\n".join([*lines, "", *notes, *([""] if notes else [])])
+
+
+def _cell(name: str, result: Result) -> str:
+    figure = result["figures"].get(name)
+    paper = result.get("paper", {}).get(name)
+    if figure is None:
+        cell = "–"
+    elif figure["mean"] is None:
+        cell = f"not finite ({figure['n']})"
+    elif name == "success_rate":
+        cell = f"{round(figure['mean'] * figure['n'])} of {figure['n']}"
+    elif figure["n"] == 1:
+        cell = f"{_number(figure['mean'])} (1)"
+    else:
+        spread = _number(figure["std"], _digits(figure["mean"]))
+        cell = f"{_number(figure['mean'])} ± {spread} ({figure['n']})"
+    return cell if paper is None else f"{cell}, paper {_number(paper)}"
+
+
+def _number(value: float, digits: int | None = None) -> str:
+    return f"{value:.{_digits(value) if digits is None else digits}f}"
+
+
+def _digits(value: float) -> int:
+    """Decimals that a value of this size is shown with: 0.9876, 12.35, 663.2."""
+    return 4 if abs(value) < 2 else 2 if abs(value) < 100 else 1
+
+
+def _seeds(seeds: list[int]) -> str:
+    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]}-{seeds[-1]}"
+    return ", ".join(map(str, seeds))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"
+
+
+def render(page: str, results: list[Result]) -> str:
+    """The page with everything between its two markers replaced by the tables of `results`.
+
+    Raises:
+      UserError: the page does not hold each marker once, in order.
+    """
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
+        raise UserError(f"the results page needs the line {BEGIN!r} once and after it the line {END!r} once")
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n{tables(results)}{END}{rest.split(END)[1]}"
+
+
+# --------------------------------------------------------------------------------------------------------- main
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m experiments.results_table", description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="exit 1 if the page is out of date; write nothing")
+    parser.add_argument("--record", metavar="WORKDIR", help="add the finished run of this folder")
+    parser.add_argument("--experiment", default="", help="its table; the run's own config says it if left out")
+    parser.add_argument("--variant", default="", help="tells results of one experiment apart")
+    parser.add_argument("--title", default="", help="label of its row (needed with --record)")
+    parser.add_argument("--notes", default="", help="a remark shown below the table")
+    parser.add_argument("--paper", metavar="FIGURE=VALUE", action="append", default=[], help="a reported value")
+    parser.add_argument("--command", default="", help="how to reproduce the run, if its folder does not say it")
+    return parser.parse_args(argv)
+
+
+def _paper(pairs: list[str]) -> dict[str, float]:
+    paper = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        try:
+            paper[name] = float(value)
+        except ValueError:
+            raise UserError(f"--paper={pair} should read FIGURE=VALUE, as in --paper=count_accuracy=0.985") from None
+    return paper
+
+
+def main(argv: list[str] | None = None, *, results: Path = RESULTS, readme: Path = README) -> int:
+    """Command line; returns the exit code: 0, 1 if the checked page is out of date, 2 for a mistake to mend."""
+    args = _parse(argv)
+    try:
+        if args.record:
+            if not args.title:
+                raise UserError("--record needs --title='...', the label of the row")
+            path = record(
+                args.record,
+                args.experiment,
+                args.variant,
+                args.title,
+                args.notes,
+                _paper(args.paper),
+                command=args.command,
+                results=results,
+            )
+            print(f"wrote {path}")
+        page = readme.read_text()
+        rendered = render(page, read_results(results))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if page == rendered:
+        print(f"{readme} is up to date")
+    elif args.check:
+        print(f"{readme} is out of date: run 'make results' and commit it", file=sys.stderr)
+        return 1
+    else:
+        readme.write_text(rendered)
+        print(f"wrote {readme}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

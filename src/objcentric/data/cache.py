@@ -1,0 +1,27 @@
+"""The folder where downloads and prepared data sets are kept."""
+
+import os
+from pathlib import Path
+
+from objcentric.errors import UserError
+
+
+def folder(cache_dir: str = "") -> Path:
+    """Creates and returns ``cache_dir``, else $OBJCENTRIC_CACHE, else ~/.cache/objcentric; UserError if unwritable."""
+    path = Path(cache_dir or os.environ.get("OBJCENTRIC_CACHE") or "~/.cache/objcentric").expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise unwritable(path, "permission denied")
+    return path
+
+
+def unwritable(path: Path, reason: object) -> UserError:
+    return UserError(f"cannot write {path} ({reason}): name another folder by data.cache_dir or $OBJCENTRIC_CACHE")
+
+
+def damaged(path: Path | str, error: Exception) -> UserError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return UserError(f"prepared data in {path} are damaged ({reason}): delete that folder")

@@ -1,0 +1,150 @@
+"""From config.data to arrays, or to a stream of batches where they are too large for the device."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from objcentric.data import cache, images, splits
+from objcentric.errors import UserError
+
+Split = dict[str, np.ndarray]  # image uint8 [M, H, W, C]; where known count [M], boxes [M, R, 4], label [M, R]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """A training split that is read as it is needed."""
+
+    size: int  # number of examples
+    read: Callable[[Sequence[int]], Split]  # rows of the given examples, as a split
+
+    def everything(self) -> Split:
+        return self.read(range(self.size))
+
+    def batches(
+        self, start_step: int, batch_size: int, seed: int, shard_index: int = 0, shard_count: int = 1
+    ) -> Iterator[Split]:
+        """Endless batches from ``start_step`` on, read ahead by background threads.
+
+        The batch of a step depends on (seed, step, batch_size) alone: examples are shuffled anew in each epoch, and
+        reading can start at any step. A shard gets its contiguous batch_size / shard_count rows of each batch.
+        """
+        if batch_size % shard_count:
+            raise UserError(f"a batch of {batch_size} does not divide among {shard_count} shards: choose a multiple")
+        import grain  # slow to import
+
+        first = start_step * shard_count + shard_index
+        order = grain.MapDataset.range(self.size).seed(seed).shuffle().repeat().batch(batch_size // shard_count)
+        batches = order[first::shard_count].map(lambda rows: self.read(rows.tolist()))
+        return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)))
+
+
+class Data(NamedTuple):
+    train: Split | Stream  # a stream if larger than config.data.device_bytes
+    valid: Split
+    test: Split
+
+
+def load(c: ConfigDict) -> Data:
+    """Loads, and prepares if need be, what config.data describes; UserError if it is wrong or cannot be had."""
+    check(c)
+    return _scenes(c) if c.name == "scenes" else _multi_digit(c)
+
+
+def _multi_digit(c: ConfigDict) -> Data:
+    from objcentric.data import scenes  # TFDS is slow to import
+
+    builder = scenes.prepare(c)
+
+    @contextlib.contextmanager
+    def reading() -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # array_record raises what it likes on files cut off or changed
+            raise cache.damaged(builder.data_dir, error) from error
+
+    def open_split(split: str) -> Stream:
+        with reading():
+            source = builder.as_data_source(split)
+
+        def read(rows: Sequence[int]) -> Split:
+            with reading():
+                return _stack(source.__getitems__(rows))
+
+        return Stream(len(source), read)
+
+    return _place(c, *(open_split(split) for split in splits.SPLITS))
+
+
+def _place(c: ConfigDict, train: Stream, valid: Stream, test: Stream) -> Data:
+    """Reads all of each split, of the training split only if it fits on the device."""
+    fits = train.size * train.read([0])["image"].nbytes <= c.device_bytes
+    return Data(train.everything() if fits else train, valid.everything(), test.everything())
+
+
+def _stack(examples: Sequence[Split]) -> Split:
+    stacked = {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+    return stacked | {"count": stacked["count"].astype(np.int32)}  # TFDS reads scalars as int64
+
+
+def _scenes(c: ConfigDict) -> Data:
+    image, annotations = images.read(c.path)
+    if len(image) < 3:
+        raise UserError(f"{c.path} holds {len(image)} scenes: at least 3 are needed, to train, validate and test on")
+    arrays = {"image": image, **_annotations(annotations, c.path)}
+
+    def open_split(split: str) -> Stream:
+        chosen = splits.indices(len(image), split, c.seed)
+        return Stream(len(chosen), lambda rows: {key: array[chosen[rows]] for key, array in arrays.items()})
+
+    return _place(c, *(open_split(split) for split in splits.SPLITS))
+
+
+def _annotations(arrays: dict[str, np.ndarray], path: str) -> Split:
+    """Annotations of ready scenes as a split has them; rows beyond the count are cleared."""
+    if not arrays:
+        return {}
+    count = arrays.get("count")
+    if count is None or count.ndim != 1 or (count < 0).any():
+        raise UserError(f"{path}: annotated scenes need 'count' [M], the number of objects in each")
+    out = {"count": count.astype(np.int32)}
+    for key, rank, dtype, blank in (("boxes", 3, np.float32, 0), ("label", 2, np.int32, -1)):
+        if key not in arrays:
+            continue
+        array = arrays[key].astype(dtype)
+        if array.ndim != rank or array.shape[2:] not in ((), (4,)) or array.shape[1] < count.max():
+            shape = "[M, R, 4]" if key == "boxes" else "[M, R]"
+            raise UserError(f"{path}: {key!r} has shape {array.shape}, expected {shape} with R >= {count.max()}")
+        array[np.arange(array.shape[1]) >= out["count"][:, None]] = blank
+        out[key] = array
+    return out
+
+
+def check(c: ConfigDict) -> None:
+    """Raises UserError, naming the field, unless config.data makes sense."""
+    for field, allowed in {"name": ("multi_digit", "scenes"), "background": ("none", "structured")}.items():
+        if c[field] not in allowed:
+            raise UserError(f"data.{field} is {c[field]!r}: choose one of {', '.join(allowed)}")
+    for field, least in {"num_train": 1, "num_valid": 1, "num_test": 1, "seed": 0, "device_bytes": 0}.items():
+        if c[field] < least:
+            raise UserError(f"data.{field} is {c[field]}: it must be at least {least}")
+    for field, least in {"canvas": 1, "num_objects": 0, "object_size": 1}.items():
+        pair = tuple(c[field])
+        if len(pair) != 2 or not all(isinstance(n, int) and n >= least for n in pair):
+            raise UserError(f"data.{field} is {pair}: it must be two whole numbers, at least {least}")
+        if field != "canvas" and pair[0] > pair[1]:
+            raise UserError(f"data.{field} is {pair}: the first number, the smallest, is larger than the second")
+    if c.name == "scenes":
+        if not c.path:
+            raise UserError("data.path is empty: name a folder of PNGs, an .npz or an .npy that holds the scenes")
+        return
+    if c.num_objects[1] < 1:
+        raise UserError("data.num_objects is (0, 0): allow at least one digit, such as (0, 2)")
+    if c.object_size[1] > min(c.canvas):
+        raise UserError(f"data.object_size reaches {c.object_size[1]}, beyond a canvas of {tuple(c.canvas)}: reduce it")
+    if c.source not in ("embedded", "mnist") and not (c.source and Path(c.source).expanduser().exists()):
+        raise UserError(f"data.source is {c.source!r}: choose embedded, mnist, or a folder of PNGs, an .npz, an .npy")

@@ -1,0 +1,298 @@
+"""Attend, Infer, Repeat (Eslami et al., 2016), after Kosiorek's notes of 2017-10 and 2017-12.
+
+Equation numbers are those of the notes of 2017-12; algorithms 4 and 5 are in appendix 8.B of the thesis.
+Everything speaks of one image and one particle; ``N`` is ``num_steps``, the number of slots.
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from objcentric import distributions
+from objcentric.errors import UserError
+from objcentric.models.model import Model, Trace
+from objcentric.nn import spatial_transformer
+from objcentric.nn.mlp import MLP, Deconv
+
+_ROOM = 1.25  # side of the expected glimpse, in sides of the expected object
+_SMALLEST = 0.25  # smallest glimpse, in sides of the expected one
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Typed ``config.model``; the fields are explained in configs/base.py."""
+
+    canvas: tuple[int, int, int]  # (H, W, C)
+    num_steps: int = 3
+    recurrence: str = "image"
+    glimpse_size: tuple[int, int] = (20, 20)
+    what_dim: int = 50
+    hidden: int = 256
+    object_size: float = 18.0
+    likelihood: str = "gaussian"
+    output_std: float = 0.3
+    background: str = "none"
+    background_dim: int = 8
+    presence_bias: float = 3.0
+    decoder_bias: float = -2.0
+
+    def __post_init__(self):
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise UserError(f"model.{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}")
+        for name in ("num_steps", "what_dim", "hidden", "object_size", "output_std"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"model.{name}={getattr(self, name)} must be positive")
+        if self.object_size * _ROOM >= min(self.canvas[:2]):
+            raise UserError(
+                f"model.object_size={self.object_size} leaves no room on a canvas of {self.canvas[0]}x{self.canvas[1]}; "
+                f"it must be below {min(self.canvas[:2]) / _ROOM:.0f}"
+            )
+
+
+_CHOICES = {
+    "recurrence": ("image", "latent"),
+    "likelihood": ("gaussian", "bernoulli"),
+    "background": ("none", "mlp", "deconv"),
+}
+
+
+class Statistics(NamedTuple):
+    """Means and scales of a diagonal Gaussian."""
+
+    loc: Array
+    scale: Array
+
+
+def _statistics(raw: Array, initial_scale: float) -> Statistics:
+    loc, scale = jnp.split(raw, 2, axis=-1)
+    return Statistics(loc, nn.softplus(scale + math.log(math.expm1(initial_scale))) + 1e-3)
+
+
+def make(config: Config) -> Model:
+    """Builds the pure functions of AIR."""
+    height, width, channels = config.canvas
+    num_steps = config.num_steps
+    glimpse_shape = (*config.glimpse_size, channels)
+    has_background = config.background != "none"
+
+    # The expected glimpse side, in units of the canvas' shorter side, fixes the prior of z^where and where q starts.
+    expected = _ROOM * config.object_size / min(height, width)
+    smallest = _SMALLEST * expected
+    odds = (expected - smallest) / (1.0 - expected)
+    where_loc = jnp.array([math.log(odds), 0.0, 0.0])
+    aspect = min(height, width) / jnp.array([height, width], jnp.float32)
+
+    nets = {
+        "inference": {
+            "image_encoder": MLP((), config.hidden),
+            "core": nn.OptimizedLSTMCell(config.hidden),
+            "where_presence": MLP((config.hidden,), 7, output_scale=0.01),
+            "glimpse_encoder": MLP((config.hidden, config.hidden), 2 * config.what_dim),
+        },
+        "generative": {
+            "decoder": MLP((config.hidden, config.hidden), math.prod(glimpse_shape), output_scale=0.1),
+        },
+    }
+    if has_background:
+        if config.background_dim:
+            nets["inference"]["background_encoder"] = MLP((config.hidden,), 2 * config.background_dim)
+        kinds = {"mlp": MLP((config.hidden,), math.prod(config.canvas), output_scale=0.1), "deconv": Deconv(config.canvas)}
+        nets["generative"]["background"] = kinds[config.background]
+
+    core_input = config.hidden + (0 if config.recurrence == "image" else 4 + config.what_dim)
+    inputs = {
+        "image_encoder": math.prod(config.canvas),
+        "where_presence": config.hidden,
+        "glimpse_encoder": math.prod(glimpse_shape),
+        "decoder": config.what_dim,
+        "background_encoder": config.hidden,
+        "background": config.background_dim or config.hidden,
+    }
+
+    def init(key: Array) -> dict:
+        params = {}
+        for part, modules in nets.items():
+            params[part] = {}
+            for name, net in modules.items():
+                key, subkey = jax.random.split(key)
+                if name == "core":
+                    carry = (jnp.zeros(config.hidden), jnp.zeros(config.hidden))
+                    params[part][name] = net.init(subkey, carry, jnp.zeros(core_input))
+                else:
+                    params[part][name] = net.init(subkey, jnp.zeros(inputs[name]))
+        initial = 0.1 * jax.random.normal(key, (2, config.hidden))
+        params["inference"]["initial_state"] = {"cell": initial[0], "hidden": initial[1]}
+        return params
+
+    def apply(params, part: str, name: str, *args):
+        return nets[part][name].apply(params[part][name], *args)
+
+    def geometry(where: Array) -> tuple[Array, Array]:
+        """z^where ``[..., 3]`` to scale and shift ``[..., 2]`` of the spatial transformer."""
+        scale = smallest + (1.0 - smallest) * nn.sigmoid(where[..., :1])
+        return scale * aspect, jnp.tanh(where[..., 1:])
+
+    def decode(params, z: dict) -> tuple[Array, Array]:
+        """Glimpses ``[N, h, w, C]`` of present objects (absent ones are black) and the background ``[H, W, C]``."""
+        glimpses = nn.sigmoid(apply(params, "generative", "decoder", z["what"]) + config.decoder_bias)
+        glimpses = glimpses.reshape(num_steps, *glimpse_shape) * z["presence"][:, None, None, None]
+        if not has_background:
+            return glimpses, jnp.zeros(config.canvas)
+        background = apply(params, "generative", "background", z["background"]).reshape(config.canvas)
+        return glimpses, nn.sigmoid(background + config.decoder_bias)
+
+    def image_mean(params, z: dict) -> Array:
+        """y = sum of the placed objects plus the background (eqs. 12 and 17-19, algorithm 5)."""
+        glimpses, background = decode(params, z)
+        return spatial_transformer.place(glimpses, *geometry(z["where"]), (height, width)) + background
+
+    def likelihood(mean: Array):
+        if config.likelihood == "gaussian":
+            return distributions.image_normal(mean, config.output_std)
+        return distributions.image_bernoulli(mean)
+
+    where_prior = distributions.normal(where_loc, jnp.ones(3))
+    what_prior = distributions.normal(jnp.zeros(config.what_dim), jnp.ones(config.what_dim))
+    background_prior = distributions.normal(jnp.zeros(config.background_dim), jnp.ones(config.background_dim))
+
+    def log_prior(z: dict, hparams: dict) -> Array:
+        """log p(n) + sum_{i <= n} log p(z^i) (eqs. 2 and 3)."""
+        log_p = distributions.truncated_geometric_log_prob(
+            jnp.sum(z["presence"]), hparams["presence_prior"], num_steps
+        ) + jnp.sum(z["presence"] * (where_prior.log_prob(z["where"]) + what_prior.log_prob(z["what"])))
+        if has_background and config.background_dim:
+            log_p += background_prior.log_prob(z["background"])
+        return log_p
+
+    def recur(params, features: Array, state, previous: dict | None):
+        """omega^i, h^i = R(x, z^{i-1}, h^{i-1}) (eq. 5); the notes of 2017-10 leave z^{i-1} out."""
+        if previous is None:
+            return apply(params, "inference", "core", state, features)
+        latents = jnp.concatenate([previous["where"], previous["what"], previous["presence"][None]])
+        return apply(params, "inference", "core", state, jnp.concatenate([features, latents]))
+
+    def attend(params, x: Array, h: Array, key: Array, given: dict | None, pathwise: bool):
+        """Infers one object (eq. 6, algorithm 4): its draw, log q of where and what, and the presence logit."""
+        where_key, what_key, presence_key = jax.random.split(key, 3)
+        raw = apply(params, "inference", "where_presence", h)
+        statistics = _statistics(raw[:6], 0.1)
+        logit = raw[6] + config.presence_bias
+
+        def draw(dist, key, name):
+            sample = dist.sample(seed=key) if given is None else given[name]
+            return sample if pathwise else jax.lax.stop_gradient(sample)
+
+        where_q = distributions.normal(where_loc + statistics.loc, statistics.scale)
+        where = draw(where_q, where_key, "where")
+        glimpse = spatial_transformer.read(x, *geometry(where), config.glimpse_size)
+        what_q = distributions.normal(
+            *_statistics(apply(params, "inference", "glimpse_encoder", glimpse.reshape(-1)), 0.5)
+        )
+        what = draw(what_q, what_key, "what")
+        go_on = draw(distributions.bernoulli(logit), presence_key, "presence")
+        return {"where": where, "what": what, "presence": go_on}, where_q.log_prob(where) + what_q.log_prob(what), logit
+
+    def infer_objects(params, key: Array, x: Array, given: dict | None, pathwise: bool):
+        """All slots: z ``[N, ...]``, log q of where and what ``[N]``, presence logits ``[N]``, and h^N."""
+        features = nn.elu(apply(params, "inference", "image_encoder", x.reshape(-1)))
+        start = params["inference"]["initial_state"]
+        start = (start["cell"], start["hidden"])
+        keys = jax.random.split(key, num_steps)
+        if config.recurrence == "image":
+            _, h = jax.lax.scan(lambda state, _: recur(params, features, state, None), start, None, num_steps)
+            z, log_q, logits = jax.vmap(lambda h, key, given: attend(params, x, h, key, given, pathwise))(h, keys, given)
+            return z | {"presence": jnp.cumprod(z["presence"])}, log_q, logits, h[-1]
+
+        def step(carry, inputs):
+            state, previous = carry
+            key, given = inputs
+            state, h = recur(params, features, state, previous)
+            z, log_q, logit = attend(params, x, h, key, given, pathwise)
+            z["presence"] = z["presence"] * previous["presence"]
+            return (state, z), (z, log_q, logit, h)
+
+        nothing = {"where": jnp.zeros(3), "what": jnp.zeros(config.what_dim), "presence": jnp.ones(())}
+        _, (z, log_q, logits, h) = jax.lax.scan(step, (start, nothing), (keys, given))
+        return z, log_q, logits, h[-1]
+
+    def infer_background(params, key: Array, h: Array, given, pathwise: bool) -> tuple[Array, Array]:
+        """z^background and its log q; with ``background_dim=0`` it is h^N itself (eq. 11)."""
+        if not config.background_dim:
+            return (h if given is None else given), jnp.zeros(())
+        q = distributions.normal(*_statistics(apply(params, "inference", "background_encoder", h), 0.5))
+        sample = q.sample(seed=key) if given is None else given
+        sample = sample if pathwise else jax.lax.stop_gradient(sample)
+        return sample, q.log_prob(sample)
+
+    def trace(params, key: Array, x: Array, hparams: dict, *, z: dict | None = None, pathwise: bool = True) -> Trace:
+        """Draws z ~ q(z | x), or scores the given z, for the image ``x [H, W, C]`` in [0, 1].
+
+        Args:
+          hparams: ``presence_prior``, the success probability of the geometric prior.
+          z: ``presence [N]`` (ones, then zeros), ``where [N, 3]``, ``what [N, what_dim]`` and, with a background
+            component, ``background``; ``None`` to draw it.
+          pathwise: whether gradients flow through the draw of the continuous latents.
+        """
+        object_key, background_key = jax.random.split(key)
+        objects = None if z is None else {name: z[name] for name in ("where", "what", "presence")}
+        drawn, log_q_objects, logits, h = infer_objects(params, object_key, x, objects, pathwise)
+        presence = drawn["presence"]
+        before = jnp.concatenate([jnp.ones(1), presence[:-1]])
+        log_q_discrete = jnp.sum(before * distributions.bernoulli(logits).log_prob(presence))
+        log_q = log_q_discrete + jnp.sum(presence * log_q_objects)
+        if has_background:
+            given = None if z is None else z["background"]
+            drawn["background"], log_q_background = infer_background(params, background_key, h, given, pathwise)
+            log_q += log_q_background
+
+        mean = image_mean(params, drawn)
+        log_likelihood = likelihood(mean).log_prob(x)
+        outputs = {
+            "mean": mean,
+            "log_likelihood": log_likelihood,
+            "presence_prob": distributions.bernoulli(logits).probs,
+            "boxes": boxes(drawn["where"]),
+        }
+        return Trace(drawn, log_likelihood + log_prior(drawn, hparams), log_q, log_q_discrete, outputs)
+
+    def boxes(where: Array) -> Array:
+        """The boxes ``[N, 4]`` (y0, x0, y1, x1), in pixels, of the glimpses at z^where ``[N, 3]``."""
+        return jax.vmap(lambda w: spatial_transformer.box(*geometry(w), (height, width)))(where)
+
+    def render(params, z: dict) -> dict:
+        """Pictures of ``z``: ``mean [H, W, C]``, ``objects [N, H, W, C]``, ``background``, ``boxes [N, 4]``."""
+        glimpses, background = decode(params, z)
+        place = jax.vmap(lambda g, s, t: spatial_transformer.place(g[None], s[None], t[None], (height, width)))
+        objects = place(glimpses, *geometry(z["where"]))
+        return {
+            "mean": jnp.sum(objects, 0) + background,
+            "objects": objects,
+            "background": background,
+            "boxes": boxes(z["where"]),
+        }
+
+    def generate(params, key: Array, hparams: dict) -> tuple[dict, Array]:
+        """A scene from the prior: n, then n objects, then the image ``[H, W, C]`` (eqs. 1-3)."""
+        if has_background and not config.background_dim:
+            raise UserError("a deterministic background (model.background_dim=0) has no prior to sample from")
+        keys = jax.random.split(key, 5)
+        log_p = distributions.truncated_geometric_log_prob(
+            jnp.arange(num_steps + 1), hparams["presence_prior"], num_steps
+        )
+        count = jax.random.categorical(keys[0], log_p)
+        z = {
+            "presence": (jnp.arange(num_steps) < count).astype(jnp.float32),
+            "where": where_prior.sample(seed=keys[1], sample_shape=num_steps),
+            "what": what_prior.sample(seed=keys[2], sample_shape=num_steps),
+        }
+        if has_background:
+            z["background"] = background_prior.sample(seed=keys[3])
+        return z, likelihood(image_mean(params, z)).sample(seed=keys[4])
+
+    return Model(init, trace, generate, render)

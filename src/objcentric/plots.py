@@ -1,0 +1,332 @@
+"""Arrays to pictures: matplotlib Figures of 100 dots per inch, to be written by ``figure.savefig(path)``.
+
+No pyplot: a figure is garbage when its last reference goes, any thread may draw one, and no display is needed. Images
+are ``[H, W, C]`` with C = 1 or 3, float in [0, 1] (values outside are clipped) or uint8 in 0..255.
+"""
+
+import math
+from collections.abc import Sequence
+
+import chex
+import numpy as np
+from jax.typing import ArrayLike
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+# Okabe and Ito's palette, told apart by the colour-blind too; slot i has SLOT_COLOURS[i % 7] in every picture.
+SLOT_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#F0E442", "#D55E00", "#0072B2")
+ABSENT_COLOUR = "#ECEDF0"
+WRONG_COLOUR = "#D1242F"
+_INK = "#24292F"
+_FAINT = "#8A929C"
+_LINE = "#0B5FA5"
+_DPI = 100
+_TILE = 100  # about the side of an image, pixels
+_GAP = 6
+_MARGIN = 10
+_TITLE = 18  # room for one line of text above an image, pixels
+_HEADING = 26  # and above a whole figure
+_PER_BLOCK = 10  # scenes side by side before `reconstructions` starts a new block
+
+
+def reconstructions(
+    images: ArrayLike,
+    reconstructions: ArrayLike,
+    boxes: ArrayLike,
+    presence: ArrayLike,
+    objects: ArrayLike,
+    counts: ArrayLike | None = None,
+) -> Figure:
+    """A column per scene: the input, its reconstruction with the boxes of present slots, and each slot's object alone.
+
+    Above it the number of present slots and, where known, the true one; in red where they differ.
+
+    Args:
+      images: ``[M, H, W, C]``.
+      reconstructions: ``[M, H, W, C]``.
+      boxes: ``[M, N, 4]``, (y0, x0, y1, x1) in pixels.
+      presence: ``[M, N]``, a slot is present above 0.5; an absent one is a blank tile.
+      objects: ``[M, N, H, W, C]``.
+      counts: ``[M]``, true numbers of objects.
+    """
+    images, means, objects = _pixels(images, 4), _pixels(reconstructions, 4), _pixels(objects, 5)
+    boxes, presence = np.asarray(boxes), np.asarray(presence) > 0.5
+    chex.assert_equal_shape([images, means])
+    chex.assert_shape(presence, (len(images), None))
+    num_scenes, num_slots = presence.shape
+    chex.assert_shape(boxes, (num_scenes, num_slots, 4))
+    chex.assert_shape(objects, (num_scenes, num_slots, *images.shape[1:]))
+    found = presence.sum(1)
+    if counts is not None:
+        counts = np.asarray(counts)
+        chex.assert_shape(counts, (num_scenes,))
+
+    columns = min(num_scenes, _PER_BLOCK)
+    blocks = math.ceil(num_scenes / columns)
+    names = ("input", "reconstruction", *(f"object {i + 1}" for i in range(num_slots)))
+    figure, axes = _tiles(blocks * len(names), columns, images.shape[1:3], left=104, title_every=len(names))
+    for row, name in enumerate(names * blocks):
+        _label(axes[row, 0], name)
+        if not row % len(names):
+            _label(axes[row, 0], "found" if counts is None else "found / true", above=True)
+    for m in range(num_scenes):
+        column = axes[m // columns * len(names) :, m % columns]
+        wrong = counts is not None and counts[m] != found[m]
+        title = f"{found[m]}" if counts is None else f"{found[m]} / {counts[m]}"
+        _title(column[0], title, WRONG_COLOUR if wrong else _INK, bold=wrong)
+        _show(column[0], images[m])
+        _show(column[1], means[m])
+        for i in range(num_slots):
+            tile = column[2 + i]
+            if presence[m, i]:
+                _draw_box(column[1], boxes[m, i], i)
+                _show(tile, objects[m, i])
+                _frame(tile, _slot_colour(i))
+            else:
+                _blank(tile)
+    return figure
+
+
+def samples(images: ArrayLike, title: str = "") -> Figure:
+    """A compact grid of ``images [M, H, W, C]`` under a title."""
+    images = _pixels(images, 4)
+    columns = _columns(len(images))
+    figure, axes = _tiles(math.ceil(len(images) / columns), columns, images.shape[1:3], heading=title)
+    for tile, image in zip(axes.flat, images, strict=False):
+        _show(tile, image)
+    return figure
+
+
+def interpolation(images: ArrayLike) -> Figure:
+    """Walks through latent space, ``images [R, S, H, W, C]``: each row leads from one scene to another in S steps."""
+    images = _pixels(images, 5)
+    rows, steps = images.shape[:2]
+    figure, axes = _tiles(rows, steps, images.shape[2:4], title_every=rows)
+    for s in range(steps):
+        ends = {0: "from", steps - 1: "to"}
+        _title(axes[0, s], ends.get(s, f"{s / max(steps - 1, 1):.2f}"), _INK if s in ends else _FAINT)
+        for r in range(rows):
+            _show(axes[r, s], images[r, s])
+    return figure
+
+
+def scenes(images: ArrayLike, boxes: ArrayLike | None = None, counts: ArrayLike | None = None) -> Figure:
+    """A preview of data: a grid of ``images [M, H, W, C]`` with true ``boxes [M, R, 4]`` and ``counts [M]`` if known.
+
+    Boxes without area are padding and not drawn.
+    """
+    images = _pixels(images, 4)
+    columns = _columns(len(images))
+    rows = math.ceil(len(images) / columns)
+    figure, axes = _tiles(rows, columns, images.shape[1:3], title_every=0 if counts is None else 1)
+    for tile, image in zip(axes.flat, images, strict=False):
+        _show(tile, image)
+    if boxes is not None:
+        boxes = np.asarray(boxes)
+        chex.assert_shape(boxes, (len(images), None, 4))
+        for m, i in np.argwhere(np.all(boxes[..., 2:] > boxes[..., :2], axis=-1)):
+            _draw_box(axes.flat[m], boxes[m, i], i)
+    if counts is not None:
+        counts = np.asarray(counts)
+        chex.assert_shape(counts, (len(images),))
+        for tile, count in zip(axes.flat, counts, strict=False):
+            _title(tile, f"{count}", _INK)
+    return figure
+
+
+def learning_curve(rows: Sequence[dict], names: Sequence[str], *, x: str = "step") -> Figure:
+    """A panel per name: its values over ``x``, with the last one above.
+
+    Args:
+      rows: one dict per line of metrics.jsonl, in order; a later row replaces an earlier one at the same ``x``. A value
+        is a number, or a list of one number per seed: then each seed is a thin line and their mean a thick one. None
+        and values that are not finite leave a gap.
+      names: keys to plot; those found in no row are left out.
+    """
+    series = [(name, *_series(rows, name, x)) for name in names if any(x in row and name in row for row in rows)]
+    panels = max(math.ceil(len(series) / 4), 1)
+    columns = max(math.ceil(len(series) / panels), 1)
+    figure = Figure(figsize=(max(2.9 * columns, 3.6), 2.3 * panels), dpi=_DPI, layout="constrained", facecolor="white")
+    if not series:
+        figure.text(0.5, 0.5, f"nothing to plot over '{x}' yet", color=_FAINT, ha="center", va="center")
+    for k, (name, at, values) in enumerate(series):
+        axes = figure.add_subplot(panels, columns, k + 1)
+        mean = _finite_mean(values)
+        if values.shape[1] > 1:
+            axes.plot(at, values, color=_LINE, linewidth=0.8, alpha=0.35)
+        axes.plot(at, mean, color=_LINE, linewidth=1.8, marker="o" if len(at) < 2 else None, markersize=4)
+        axes.set_title(name, loc="left", fontsize=9, color=_INK)
+        axes.set_title(_last(values, mean), loc="right", fontsize=9, color=_LINE)
+        axes.grid(color="#E4E7EB", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color("#B6BDC6")
+        axes.tick_params(labelsize=8, color="#B6BDC6", labelcolor=_INK)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        if not np.isfinite(values).any():
+            axes.text(0.5, 0.5, "no finite value", transform=axes.transAxes, color=_FAINT, ha="center", va="center")
+            axes.set(xlim=(at[0] - 1, at[-1] + 1), yticks=[])
+        if k >= len(series) - columns:
+            axes.set_xlabel(x, fontsize=8, color=_FAINT)
+    return figure
+
+
+def confusion(matrix: ArrayLike) -> Figure:
+    """True (row) against predicted (column) counts: scenes in each cell, shaded by their share of the row.
+
+    Args:
+      matrix: ``[K, K]`` numbers of scenes.
+    """
+    matrix = np.asarray(matrix)
+    chex.assert_rank(matrix, 2)
+    chex.assert_shape(matrix, (len(matrix), len(matrix)))
+    size = len(matrix)
+    total = matrix.sum()
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    side = max(0.62 * size + 1.0, 3.0)
+    figure = Figure(figsize=(side, side), dpi=_DPI, layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    axes.imshow(share, cmap="Blues", vmin=0.0, vmax=1.0)
+    for true, predicted in np.ndindex(size, size):
+        value, dark = matrix[true, predicted], share[true, predicted] > 0.5
+        colour = "white" if dark else _INK if true == predicted or not value else WRONG_COLOUR
+        axes.text(predicted, true, f"{value}" if value else "·", color=colour, fontsize=9, ha="center", va="center")
+    axes.set_xticks(range(size))
+    axes.set_yticks(range(size))
+    axes.set_xticks(np.arange(size - 1) + 0.5, minor=True)
+    axes.set_yticks(np.arange(size - 1) + 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=2)
+    axes.tick_params(which="both", length=0, labelsize=9, labelcolor=_INK)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("objects found", fontsize=9, color=_INK)
+    axes.set_ylabel("objects in the scene", fontsize=9, color=_INK)
+    title = f"{np.trace(matrix) / total:.1%} of {total} right" if total else "no scenes"
+    axes.set_title(title, fontsize=10, color=_INK)
+    return figure
+
+
+def _pixels(images: ArrayLike, rank: int) -> np.ndarray:
+    """Float images in [0, 1], of the given rank, with a last axis of 1 or 3."""
+    images = np.asarray(images)
+    chex.assert_rank(images, rank)
+    if images.shape[-1] not in (1, 3):
+        raise ValueError(f"images have 1 or 3 channels, not {images.shape[-1]} (shape {images.shape})")
+    if not images.size:
+        raise ValueError(f"no images to draw (shape {images.shape})")
+    if images.dtype == np.uint8:
+        return images / 255.0
+    return np.clip(np.nan_to_num(images.astype(np.float64)), 0.0, 1.0)
+
+
+def _tiles(
+    rows: int, columns: int, shape: Sequence[int], *, left: int = 0, title_every: int = 0, heading: str = ""
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes ``[rows, columns]``, empty and laid out in whole pixels.
+
+    Args:
+      shape: height and width of an image; it is enlarged by a whole factor, so that its pixels stay square and sharp.
+      left: room for labels, pixels.
+      title_every: leaves room for a title above each row that this divides; 0 for none.
+      heading: of the figure.
+    """
+    ratio = _TILE / max(shape)
+    factor = round(ratio) or ratio
+    height, width = (max(round(side * factor), 1) for side in shape)
+    titles = np.cumsum([bool(title_every) and not row % title_every for row in range(rows)])
+    above = titles * _TITLE + np.maximum(titles - 1, 0) * _GAP + (_HEADING if heading else 0)
+    tops = _MARGIN + above + np.arange(rows) * (height + _GAP)
+    lefts = _MARGIN + left + np.arange(columns) * (width + _GAP)
+    size = np.array([lefts[-1] + width + _MARGIN, tops[-1] + height + _MARGIN])
+    figure = Figure(figsize=size / _DPI, dpi=_DPI, facecolor="white")
+    axes = np.empty((rows, columns), object)
+    for r, c in np.ndindex(rows, columns):
+        axes[r, c] = figure.add_axes(
+            (lefts[c] / size[0], 1 - (tops[r] + height) / size[1], width / size[0], height / size[1])
+        )
+        axes[r, c].set_axis_off()
+    if heading:
+        figure.text(_MARGIN / size[0], 1 - _MARGIN / size[1], heading, fontsize=11, color=_INK, ha="left", va="top")
+    return figure, axes
+
+
+def _columns(count: int) -> int:
+    """Columns of a grid without gaps that is not much wider than high, if there is one."""
+    least = math.ceil(math.sqrt(count))
+    return next((c for c in range(least, 2 * least + 1) if not count % c), least)
+
+
+def _slot_colour(i: int) -> str:
+    return SLOT_COLOURS[i % len(SLOT_COLOURS)]
+
+
+def _show(axes: Axes, image: np.ndarray) -> None:
+    """Draws an image so that its data coordinates are those of boxes: pixel edges, y down."""
+    height, width, channels = image.shape
+    pixels = image.repeat(3, axis=-1) if channels == 1 else image
+    shrunk = not round(_TILE / max(width, height))
+    axes.imshow(pixels, extent=(0, width, height, 0), aspect="auto", interpolation="auto" if shrunk else "nearest")
+
+
+def _draw_box(axes: Axes, box: np.ndarray, slot: int) -> None:
+    y0, x0, y1, x1 = (float(side) for side in box)
+    axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=_slot_colour(slot), linewidth=1.4))
+
+
+def _frame(axes: Axes, colour: str) -> None:
+    axes.add_patch(
+        Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=colour, linewidth=2.2, clip_on=False)
+    )
+
+
+def _blank(axes: Axes) -> None:
+    axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, facecolor=ABSENT_COLOUR, edgecolor="none"))
+
+
+def _title(axes: Axes, text: str, colour: str, *, bold: bool = False) -> None:
+    axes.set_title(text, fontsize=9, color=colour, pad=4, fontweight="bold" if bold else "normal")
+
+
+def _label(axes: Axes, text: str, *, above: bool = False) -> None:
+    """Text to the left of an image, or of its title."""
+    axes.annotate(
+        text,
+        (0, 1 if above else 0.5),
+        (-8, 4 if above else 0),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=9,
+        color=_FAINT if above else _INK,
+        ha="right",
+        va="baseline" if above else "center",
+        annotation_clip=False,
+    )
+
+
+def _series(rows: Sequence[dict], name: str, x: str) -> tuple[np.ndarray, np.ndarray]:
+    """Places ``[T]`` and values ``[T, S]`` of one name, NaN where one is missing or not finite."""
+    points = {row[x]: np.atleast_1d(np.asarray(row[name], np.float64)) for row in rows if x in row and name in row}
+    at = sorted(points)
+    for place in at:
+        if points[place].ndim != 1:
+            raise ValueError(f"'{name}' at {x} {place} has shape {points[place].shape}; a curve takes numbers per seed")
+    values = np.full((len(at), max(len(points[place]) for place in at)), np.nan)
+    for t, place in enumerate(at):
+        values[t, : len(points[place])] = points[place]
+    return np.array(at), np.where(np.isfinite(values), values, np.nan)
+
+
+def _finite_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of what is finite, NaN where nothing is."""
+    count = np.isfinite(values).sum(-1)
+    return np.where(count, np.nansum(values, -1) / np.maximum(count, 1), np.nan)
+
+
+def _last(values: np.ndarray, mean: np.ndarray) -> str:
+    """The last mean, with the standard deviation over seeds if there are several."""
+    last = values[-1][np.isfinite(values[-1])]
+    spread = f" ± {last.std():.2g}" if len(last) > 1 else ""
+    return f"{mean[-1]:.4g}{spread}"

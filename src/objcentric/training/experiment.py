@@ -1,0 +1,25 @@
+"""What the training loop knows of an experiment."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import optax
+
+from objcentric.data.loader import Data
+
+
+class Experiment(NamedTuple):
+    """One experiment, built from a config by its module's ``build(config)``; every function speaks of one seed.
+
+    ``params`` is a pytree with top-level parts (a part ``baseline`` gets its own learning rate), ``aux`` a pytree of
+    what changes in training but not by gradients, such as moving averages; it may be ``()``.
+    """
+
+    data: Data
+    optimizer: optax.GradientTransformation
+    init: Callable  # (key) -> (params, aux)
+    loss: Callable  # (params, batch, keys [B], step, aux) -> (loss to minimise: mean over the batch, (metrics, aux))
+    evaluate: Callable  # (params, split, key, *, final: bool) -> {name: float or nested list}
+    figures: Callable  # (params, split, key) -> {name: matplotlib Figure}
+    headline: tuple[str, ...]  # the figures of `evaluate` that a reader looks at first
+    signature: Callable  # (figures) -> the name of the way in which training failed, None where it succeeded

@@ -1,0 +1,220 @@
+"""The training loop: one command, from a config to a finished run's folder."""
+
+import datetime
+import shlex
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from ml_collections import ConfigDict
+
+from objcentric import plots
+from objcentric.data.loader import Stream
+from objcentric.errors import UserError
+from objcentric.training import machine, parallel, workdir, writer
+from objcentric.training.checkpoint import Checkpoints
+from objcentric.training.experiment import Experiment
+from objcentric.training.machine import Progress
+from objcentric.training.step import TrainState, init_state, make_keys
+from objcentric.training.summary import summarize
+from objcentric.training.writer import Writer
+
+PREEMPTED = 75  # exit status that asks a cluster to queue the run again
+
+
+class Run(NamedTuple):
+    """What training and evaluation share."""
+
+    config: ConfigDict
+    folder: Path
+    experiment: Experiment
+    devices: list[jax.Device]
+    checkpoints: Checkpoints
+    clock: machine.Clock
+
+
+def run(
+    config: ConfigDict, path: str | Path, build: Callable[[ConfigDict], Experiment], mode: str = "train"
+) -> dict[str, Any]:
+    """Trains until config.train.num_steps and evaluates, or only evaluates; the same call again resumes.
+
+    Args:
+      config: of the fields in configs/base.py.
+      path: the run's folder, described in the README.
+      build: makes the experiment.
+      mode: 'train', or 'evaluate': evaluate the newest checkpoint.
+
+    Returns:
+      The content of eval.json.
+
+    Raises:
+      UserError: config, folder, checkpoint or data are wrong, or every seed became non-finite.
+      SystemExit: 75, after SIGTERM; the run goes on from here when started again.
+    """
+    # ------------------------------------------------------------------------------------- what can fail, fails first
+    if mode not in ("train", "evaluate"):
+        raise UserError(f"mode {mode!r} is unknown: use 'train' or 'evaluate'")
+    folder = workdir.claim(path, config)
+    finished = workdir.evaluation(folder)
+    if mode == "train" and finished and finished["steps"] >= config.train.num_steps:
+        print(f"{folder} is finished: {finished['steps']} steps, figures in {folder / 'eval.json'}")
+        return finished
+    devices = parallel.choose_devices(config.train.num_devices, config.train.batch_size)
+    machine.use_compilation_cache()
+
+    with machine.preemption() as preempted:
+        # ---------------------------------------------------------------------- data, model, state, or its checkpoint
+        experiment = build(config)
+        checkpoints = Checkpoints(folder / "checkpoints", config.train.checkpoints_kept)
+        seeds = jnp.asarray(config.seeds, jnp.uint32)
+        state = jax.jit(lambda seeds: lax.map(lambda seed: init_state(experiment, seed), seeds))(seeds)
+        fresh = {"state": state, "wall": 0.0, "train": 0.0}
+        restored = checkpoints.restore(fresh)
+        step, saved = restored or (0, fresh)
+        clock = machine.Clock(float(saved["wall"]), float(saved["train"]))
+        this = Run(config, folder, experiment, devices, checkpoints, clock)
+        if restored:
+            print(f"{folder}: going on from step {step}")
+        elif mode == "evaluate":
+            raise UserError(f"{folder} holds no checkpoint to evaluate: train first")
+
+        # -------------------------------------------------------------------------------------------- train, evaluate
+        state = parallel.replicate(saved["state"], devices)
+        if mode == "train":
+            state = train(this, state, step, preempted)
+        return evaluate(this, state)
+
+
+def train(this: Run, state: TrainState, step: int, preempted: threading.Event) -> TrainState:
+    """From ``step`` to the last one: calls of config.train.inner_steps, with logs, validations, checkpoints."""
+    c, data, devices, clock = this.config.train, this.experiment.data, this.devices, this.clock
+    programs = {}  # by the number of steps that they do
+    pending = None  # the report of the latest call
+    stop = False
+
+    # -------------------------------------------------- the training set lives on every device, or comes as a stream
+    numbers = parallel.shard(np.arange(len(devices), dtype=np.int32), devices)
+    streamed = isinstance(data.train, Stream)
+    resident = None if streamed else parallel.replicate(data.train, devices)
+    streams = [data.train.batches(step, c.batch_size, seed) for seed in this.config.seeds] if streamed else []
+
+    with closing(Writer(this.folder, this.config.seeds, step)) as log, closing(Progress(step, c.num_steps)) as bar:
+
+        def report(step: int, seconds: float, metrics: dict[str, Any], write: bool) -> None:
+            metrics = jax.device_get(metrics)  # waits for the device
+            _stop_if_all_failed(this, metrics["failed_at"])
+            if write:
+                log.write(step, seconds, metrics)
+            bar.show(step, {"loss": metrics["loss"].mean()})
+
+        while step < c.num_steps and not stop:
+            # ---------------------------------------------------------------------- many steps on the device, one call
+            length = min(c.inner_steps, c.num_steps - step)
+            batches = parallel.stack_batches(streams, length, devices) if streamed else None
+            if length not in programs:
+                with clock.paused():
+                    many_steps = parallel.make_train(this.experiment, length, c.batch_size, devices)
+                    programs[length] = many_steps.lower(state, resident, batches, numbers).compile()
+            state, metrics = programs[length](state, resident, batches, numbers)
+            before, step = step, step + length
+            log_due, validation_due, checkpoint_due = (
+                step == c.num_steps or step // every > before // every
+                for every in (c.log_every, c.eval_every, c.checkpoint_every)
+            )
+
+            # ------------------------------------------------------- while the device works, what the call before said
+            if pending:
+                report(*pending)
+            pending = (step, clock.train, metrics, log_due)
+            stop = preempted.is_set()
+            if not (validation_due or checkpoint_due or stop):
+                continue
+            report(*pending)
+            pending = None
+
+            # ----------------------------------------------------------------------------------- figures of validation
+            if validation_due:
+                with clock.paused():
+                    figures = evaluate_seeds(this, state, data.valid, final=False)
+                figures = {f"valid/{name}": [seed[name] for seed in figures] for name in figures[0]}
+                log.write(step, clock.train, figures)
+                headline = {name: np.mean(figures[f"valid/{name}"]) for name in this.experiment.headline}
+                bar.show(step, headline, line=True)
+
+            # -------------------------------------------------------------- a checkpoint, and first the lines before it
+            if checkpoint_due or stop:
+                log.sync()
+                this.checkpoints.save(step, {"state": state, "wall": clock.wall, "train": clock.train})
+
+    if step < c.num_steps:
+        print(f"{this.folder}: stopped by SIGTERM after step {step}; the same command goes on", file=sys.stderr)
+        raise SystemExit(PREEMPTED)
+    return state
+
+
+def evaluate(this: Run, state: TrainState) -> dict[str, Any]:
+    """Final figures of every seed on the test split, pictures, and last of all eval.json."""
+    experiment, seeds = this.experiment, this.config.seeds
+    train_seconds = this.clock.train
+    per_seed = evaluate_seeds(this, state, experiment.data.test, final=True)
+    failed_at = np.asarray(state.guard.failed_at)
+    failures = {
+        seed: f"non-finite at step {at}" if at >= 0 else experiment.signature(figures)
+        for seed, at, figures in zip(seeds, failed_at, per_seed, strict=True)
+    }
+    failures = {seed: signature for seed, signature in failures.items() if signature is not None}
+
+    # --------------------------------------------------------------------------------------------------------- pictures
+    best = next((i for i, seed in enumerate(seeds) if seed not in failures), 0)
+    key = make_keys(seeds[best]).evaluate
+    figures = experiment.figures(_params(this, state, best), experiment.data.test, key)
+    rows = writer.read_metrics(this.folder / "metrics.jsonl")
+    figures["learning_curve"] = plots.learning_curve(rows, ["loss", *[f"valid/{n}" for n in experiment.headline]])
+    for name, figure in figures.items():
+        writer.write_figure(this.folder / "figures" / f"{name}.png", figure)
+
+    # -------------------------------------------------------------------------------------------------------- eval.json
+    content = summarize(seeds, per_seed, failures) | {
+        "num_examples": len(jax.tree.leaves(experiment.data.test)[0]),
+        "steps": int(np.asarray(state.step)[0]),
+        "wall_seconds": round(this.clock.wall, 3),
+        "train_seconds": round(train_seconds, 3),
+        **machine.peak_memory(),
+        "machine": machine.describe(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", *sys.argv]),
+    }
+    writer.write_json(this.folder / "eval.json", content)
+    headline = ", ".join(f"{name} {content[name]}" for name in experiment.headline)
+    print(f"{this.folder / 'eval.json'}: {headline}; {len(seeds) - len(failures)} of {len(seeds)} seeds succeeded")
+    return content
+
+
+def evaluate_seeds(this: Run, state: TrainState, split: dict[str, Any], *, final: bool) -> list[dict[str, Any]]:
+    """The experiment's figures of each seed."""
+    return [
+        this.experiment.evaluate(_params(this, state, i), split, make_keys(seed).evaluate, final=final)
+        for i, seed in enumerate(this.config.seeds)
+    ]
+
+
+def _params(this: Run, state: TrainState, index: int) -> Any:
+    """One seed's parameters on one device; copies, for the next training step takes over the memory of ``state``."""
+    return jax.device_put(jax.tree.map(lambda x: np.array(x)[index], state.params), this.devices[0])
+
+
+def _stop_if_all_failed(this: Run, failed_at: np.ndarray) -> None:
+    if (failed_at < 0).any():
+        return
+    kept = this.checkpoints.newest() or "none yet"
+    raise UserError(
+        f"loss or gradient is not finite since step {min(failed_at)} (last good checkpoint: {kept}): in another"
+        " --workdir, try a smaller optimizer.learning_rate or optimizer.clip_norm, or other seeds"
+    )

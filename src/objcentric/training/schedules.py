@@ -1,0 +1,62 @@
+"""Quantities that change with the training step, and the optimizer that config.optimizer describes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from ml_collections import ConfigDict
+
+from objcentric.errors import UserError
+
+
+def geometric(start: float, end: float, steps: int) -> Callable[[Array], Array]:
+    """A schedule ``step -> value`` that is linear in log space from ``start`` to ``end``, both > 0, then constant."""
+
+    def value(step: Array) -> Array:
+        fraction = jnp.clip(step / steps, 0.0, 1.0) if steps else 1.0
+        return jnp.exp((1 - fraction) * jnp.log(start) + fraction * jnp.log(end))
+
+    return value
+
+
+def learning_rate(c: ConfigDict, num_steps: int) -> optax.Schedule:
+    """Of config.optimizer ``c``: a linear warm-up from 0, then constant, or a cosine that is 0 at ``num_steps``."""
+    rest = max(num_steps - c.warmup_steps, 1)
+    if c.decay == "constant":
+        after = optax.constant_schedule(c.learning_rate)
+    elif c.decay == "cosine":
+        after = optax.cosine_decay_schedule(c.learning_rate, rest)
+    else:
+        raise UserError(f"optimizer.decay={c.decay!r} is unknown: use 'constant' or 'cosine'")
+    warmup = optax.linear_schedule(0.0, c.learning_rate, c.warmup_steps)
+    return optax.join_schedules([warmup, after], [c.warmup_steps]) if c.warmup_steps else after
+
+
+def make_optimizer(c: ConfigDict, num_steps: int) -> optax.GradientTransformation:
+    """The optimizer of config.optimizer ``c``.
+
+    The top-level part ``baseline`` of the parameters, if there is one, learns ``c.baseline_factor`` times as fast.
+    Its gradient is clipped apart from the rest: it has units of its own, and should not slow the model down.
+    """
+    if c.name not in ("adam", "rmsprop"):
+        raise UserError(f"optimizer.name={c.name!r} is unknown: use 'adam' or 'rmsprop'")
+    schedule = learning_rate(c, num_steps)
+
+    def optimizer(factor: float) -> optax.GradientTransformation:
+        def rate(step: Array) -> Array:
+            return factor * schedule(step)
+
+        scale = optax.adam(rate) if c.name == "adam" else optax.rmsprop(rate, momentum=0.9)
+        return optax.chain(optax.clip_by_global_norm(c.clip_norm), scale) if c.clip_norm else scale
+
+    def parts(params: Any) -> Any:
+        return jax.tree.map_with_path(lambda path, _: "baseline" if _top(path) == "baseline" else "model", params)
+
+    return optax.partition({"model": optimizer(1.0), "baseline": optimizer(c.baseline_factor)}, parts)
+
+
+def _top(path: tuple) -> str:
+    return jax.tree_util.keystr(path[:1], simple=True)

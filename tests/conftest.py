@@ -1,0 +1,54 @@
+"""Fake devices, strictness and caches for every test: set before jax is imported, and inherited by child processes."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+os.environ["MPLBACKEND"] = "agg"
+# Compiled programs are kept between runs of the tests; the folder may be deleted at any time.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(REPOSITORY / ".pytest_cache" / "jax")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+if os.environ.get("OBJCENTRIC_DATA"):
+    os.environ["OBJCENTRIC_DATA"] = os.path.abspath(os.environ["OBJCENTRIC_DATA"])
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # workers inherit the folder from the process that starts them
+        os.environ["OBJCENTRIC_CACHE"] = tempfile.mkdtemp(prefix="objcentric-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ["OBJCENTRIC_CACHE"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real data that $OBJCENTRIC_DATA names; tests that need it are skipped without it."""
+    folder = os.environ.get("OBJCENTRIC_DATA", "")
+    if not folder:
+        pytest.skip("real data: set OBJCENTRIC_DATA to the folder that holds it")
+    if not Path(folder).is_dir():
+        pytest.skip(f"real data: OBJCENTRIC_DATA={folder} is not a folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def mnist_dir(data_dir: Path) -> Path:
+    """The folder of MNIST's four idx-ubyte.gz files."""
+    folder = data_dir / "mnist"
+    files = [f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+    missing = [name for name in files if not (folder / name).is_file()]
+    if missing:
+        pytest.skip(f"real data: {folder} lacks {', '.join(missing)}")
+    return folder

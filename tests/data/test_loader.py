@@ -1,0 +1,171 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from objcentric.data import loader
+from objcentric.errors import UserError
+
+
+def test_splits_have_the_promised_arrays(config):
+    for split, size in zip(loader.load(config), (24, 4, 5), strict=True):
+        assert {key: (array.shape, array.dtype.name) for key, array in split.items()} == {
+            "image": ((size, 40, 36, 1), "uint8"),
+            "count": ((size,), "int32"),
+            "boxes": ((size, 2, 4), "float32"),
+            "label": ((size, 2), "int32"),
+        }
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("name", "digits"),
+        ("source", "mnst"),
+        ("source", ""),
+        ("background", "noise"),
+        ("canvas", (50,)),
+        ("canvas", (50, 0)),
+        ("canvas", (50.5, 50)),
+        ("num_objects", (3, 2)),
+        ("num_objects", (-1, 2)),
+        ("num_objects", (0, 0)),
+        ("object_size", (0, 9)),
+        ("object_size", (12, 9)),
+        ("object_size", (30, 37)),
+        ("num_train", 0),
+        ("num_valid", 0),
+        ("num_test", -1),
+        ("seed", -1),
+        ("device_bytes", -1),
+    ],
+)
+def test_wrong_field_is_named(config, field, value):
+    config[field] = value
+    with pytest.raises(UserError, match=f"^data.{field} ") as error:
+        loader.load(config)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def stream(config):
+    """A stream of the same examples as `whole`, and `whole`."""
+    whole = loader.load(config).train
+    config.device_bytes = 24 * 40 * 36 - 1
+    return loader.load(config).train, whole
+
+
+def take(stream, n, *args):
+    return list(itertools.islice(stream.batches(*args), n))
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_only_what_does_not_fit_is_streamed(config):
+    config.device_bytes = 24 * 40 * 36
+    assert isinstance(loader.load(config).train, dict)
+    config.device_bytes -= 1
+    assert isinstance(loader.load(config).train, loader.Stream)
+
+
+def test_each_epoch_streams_each_example_once_in_another_order(stream):
+    stream, whole = stream
+    identify = {row.tobytes(): i for i, row in enumerate(whole["boxes"])}  # of scenes that hold a digit
+    epochs = [[identify[row.tobytes()] for b in take(stream, 6, start, 4, 0) for row in b["boxes"]] for start in (0, 6)]
+    expected = sorted(identify[row.tobytes()] for row in whole["boxes"])
+    assert sorted(epochs[0]) == sorted(epochs[1]) == expected
+    assert epochs[0] != epochs[1]
+
+
+def test_stream_resumes_at_any_step(stream):
+    straight = take(stream[0], 9, 0, 10, 7)
+    for step in (1, 5):
+        for a, b in zip(straight[step:], take(stream[0], 9 - step, step, 10, 7), strict=True):
+            assert_equal(a, b)
+
+
+def test_shards_are_slices_of_the_global_batch(stream):
+    whole = take(stream[0], 3, 2, 12, 0)
+    shards = [take(stream[0], 3, 2, 12, 0, i, 3) for i in range(3)]
+    for t, batch in enumerate(whole):
+        assert_equal(batch, {key: np.concatenate([shard[t][key] for shard in shards]) for key in batch})
+
+
+def test_stream_follows_the_seed(stream):
+    a, b = (take(stream[0], 1, 0, 24, seed)[0] for seed in (0, 1))
+    assert (a["image"] != b["image"]).any()
+
+
+def test_batch_that_does_not_divide(stream):
+    with pytest.raises(UserError, match="a batch of 10 does not divide among 4 shards"):
+        stream[0].batches(0, 10, 0, 0, 4)
+
+
+def save_scenes(path, size=20, **annotations):
+    image = np.broadcast_to(np.arange(size, dtype=np.uint8)[:, None, None, None], (size, 6, 7, 3))
+    np.savez(path, image=image, **annotations)
+
+
+@pytest.fixture
+def ready(config, tmp_path):
+    config.name, config.path = "scenes", str(tmp_path / "scenes.npz")
+    return config
+
+
+def test_ready_scenes_keep_their_annotations(ready):
+    number = np.arange(20)
+    label, boxes = np.stack([number] * 3, axis=1), np.ones((20, 3, 4)) * number[:, None, None]
+    save_scenes(ready.path, count=number % 3, label=label, boxes=boxes)
+    data = loader.load(ready)
+    assert [len(split["image"]) for split in data] == [16, 2, 2]
+    assert sorted(np.concatenate([split["image"][:, 0, 0, 0] for split in data])) == list(range(20))
+    for split in data:
+        number = split["image"][:, 0, 0, 0].astype(int)
+        there = np.arange(3) < split["count"][:, None]
+        np.testing.assert_array_equal(split["count"], number % 3)
+        np.testing.assert_array_equal(split["label"], np.where(there, number[:, None], -1))
+        np.testing.assert_array_equal(split["boxes"][..., 2], np.where(there, number[:, None], 0))
+        assert (split["count"].dtype, split["label"].dtype, split["boxes"].dtype) == (np.int32, np.int32, np.float32)
+
+
+def test_ready_scenes_need_no_annotations(ready):
+    save_scenes(ready.path)
+    train = loader.load(ready).train
+    assert list(train) == ["image"] and train["image"].shape == (16, 6, 7, 3)
+
+
+def test_ready_scenes_stream(ready):
+    save_scenes(ready.path, count=np.arange(20))
+    whole = loader.load(ready).train
+    ready.device_bytes = 0
+    batch = take(loader.load(ready).train, 1, 0, 16, 0)[0]
+    np.testing.assert_array_equal(batch["count"], batch["image"][:, 0, 0, 0])
+    np.testing.assert_array_equal(np.sort(batch["count"]), np.sort(whole["count"]))
+
+
+@pytest.mark.parametrize(
+    "size, annotations, message",
+    [
+        (2, {}, "at least 3"),
+        (5, {"boxes": np.ones((5, 2, 4))}, "need 'count'"),
+        (5, {"count": -np.ones(5)}, "need 'count'"),
+        (5, {"count": np.ones((5, 1))}, "need 'count'"),
+        (5, {"count": np.full(5, 3), "boxes": np.ones((5, 2, 4))}, r"'boxes' has shape \(5, 2, 4\).*R >= 3"),
+        (5, {"count": np.ones(5), "boxes": np.ones((5, 2, 3))}, "'boxes' has shape"),
+        (5, {"count": np.ones(5), "label": np.ones(5)}, "'label' has shape"),
+    ],
+)
+def test_wrong_ready_scenes(ready, size, annotations, message):
+    save_scenes(ready.path, size, **annotations)
+    with pytest.raises(UserError, match=message):
+        loader.load(ready)
+
+
+def test_ready_scenes_need_a_path(ready):
+    ready.path = ""
+    with pytest.raises(UserError, match="data.path is empty"):
+        loader.load(ready)

@@ -1,0 +1,141 @@
+"""The results table: known means and spreads, exact markdown, and that the committed page is up to date."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments import results_table
+from objcentric.errors import UserError
+
+RUN = {"num_examples": 2000, "steps": 6000, "wall_seconds": 181.26, "machine": "2 CPU cores", "date": "2025-01-02"}
+COMMAND = "python launch.py --config=configs/air.py --workdir=runs/air"
+PAGE = f"# Results\n\n{results_table.BEGIN}\nold\n{results_table.END}\n\nend\n"
+
+
+def write_run(folder: Path, evaluation: dict, config: dict) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "eval.json").write_text(json.dumps(evaluation))
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture
+def one_seed(tmp_path: Path) -> Path:
+    evaluation = {**RUN, "command": COMMAND, "seed": 3, "count_accuracy": 0.9875, "confusion": [[1, 0], [0, 1]]}
+    return write_run(tmp_path / "one", evaluation, {"experiment": "air", "seeds": [3], "train": {"batch_size": 32}})
+
+
+@pytest.fixture
+def three_seeds(tmp_path: Path) -> Path:
+    per_seed = [{"count_accuracy": a, "kl": k} for a, k in ((0.97, 20.0), (0.98, float("nan")), (0.99, 24.0))]
+    summary = {"seeds": [0, 1, 2], "per_seed": per_seed, "count_accuracy": 0.98, "success_rate": 2 / 3, "failures": {}}
+    return write_run(tmp_path / "three", {**RUN, **summary}, {"experiment": "air", "seeds": [0, 1, 2]})
+
+
+def test_one_seed_is_recorded_with_its_scalars_only(one_seed, tmp_path):
+    path = results_table.record(one_seed, "", "", "AIR", results=tmp_path)
+    assert path == tmp_path / "air.json"
+    assert json.loads(path.read_text()) == {
+        "experiment": "air",
+        "variant": "",
+        "title": "AIR",
+        "command": COMMAND,
+        "config": {"experiment": "air", "seeds": [3], "train": {"batch_size": 32}},
+        "seeds": [3],
+        "steps": 6000,
+        "wall_seconds": 181.3,
+        "machine": "2 CPU cores",
+        "date": "2025-01-02",
+        "figures": {"count_accuracy": {"mean": 0.9875, "std": 0.0, "n": 1}},
+    }
+
+
+def test_several_seeds_are_averaged_and_none_is_left_out(three_seeds, tmp_path):
+    path = results_table.record(three_seeds, "air", "mnist", "M", "hard", {"kl": 9.0}, command="x", results=tmp_path)
+    assert path.name == "air_mnist.json"
+    result = json.loads(path.read_text())
+    assert result["figures"]["count_accuracy"] == {"mean": pytest.approx(0.98), "std": pytest.approx(0.01), "n": 3}
+    assert result["figures"]["kl"] == {"mean": None, "std": None, "n": 3}  # a seed without the figure spoils its mean
+    assert result["figures"]["success_rate"]["mean"] == pytest.approx(2 / 3)
+    assert (result["seeds"], result["notes"], result["paper"]) == ([0, 1, 2], "hard", {"kl": 9.0})
+
+
+def test_page(one_seed, three_seeds, tmp_path):
+    results = tmp_path / "results"
+    paper = {"count_accuracy": 0.985}
+    results_table.record(three_seeds, "", "mnist", "M|N", "a|b", paper, command="x", results=results)
+    results_table.record(one_seed, "", "", "AIR", results=results)
+    page = results_table.render(PAGE, results_table.read_results(results))
+    assert page == (
+        "# Results\n\n<!-- results:begin -->\n## air\n\n"
+        "| result | count accuracy | kl | success rate | steps | seeds | time | machine | command |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        f"| AIR | 0.9875 (1) | – | – | 6,000 | 3 | 3.0 min | 2 CPU cores | `{COMMAND}` |\n"
+        "| M\\|N (`mnist`) | 0.9800 ± 0.0100 (3), paper 0.9850 | not finite (3) | 2 of 3 | 6,000 | 0-2 | 3.0 min | "
+        "2 CPU cores | `x` |\n\n"
+        "- M|N: a|b\n<!-- results:end -->\n\nend\n"
+    )
+    assert results_table.render(page, results_table.read_results(results)) == page
+
+
+@pytest.mark.parametrize(
+    "value, shown", [(0.98765, "0.9877"), (-0.5, "-0.5000"), (12.345, "12.35"), (663.21, "663.2"), (6784.8, "6784.8")]
+)
+def test_number(value, shown):
+    assert results_table._number(value) == shown
+
+
+@pytest.mark.parametrize("seconds, shown", [(42, "42 s"), (181.3, "3.0 min"), (7200, "2.0 h")])
+def test_duration(seconds, shown):
+    assert results_table._duration(seconds) == shown
+
+
+@pytest.mark.parametrize("seeds, shown", [([0], "0"), ([4, 5], "4, 5"), ([0, 1, 2], "0-2"), ([0, 2, 4], "0, 2, 4")])
+def test_seeds(seeds, shown):
+    assert results_table._seeds(seeds) == shown
+
+
+def test_command_line_records_writes_and_checks(one_seed, tmp_path, capsys):
+    readme, paths = tmp_path / "README.md", {"results": tmp_path / "results", "readme": tmp_path / "README.md"}
+    readme.write_text(PAGE)
+    record = ["--record", str(one_seed), "--variant=x", "--title=AIR", "--paper=count_accuracy=0.985"]
+    assert results_table.main(["--check"], **paths) == 1  # 'old' between the markers
+    assert results_table.main(record, **paths) == 0
+    assert "0.9875 (1), paper 0.9850" in readme.read_text()
+    assert results_table.main(["--check"], **paths) == 0
+    next(paths["results"].iterdir()).unlink()
+    capsys.readouterr()
+    assert results_table.main(["--check"], **paths) == 1
+    assert capsys.readouterr().err == f"{readme} is out of date: run 'make results' and commit it\n"
+
+
+def test_mistakes_are_one_line_that_says_how_to_mend_it(one_seed, three_seeds, tmp_path, capsys):
+    readme, paths = tmp_path / "README.md", {"results": tmp_path / "results", "readme": tmp_path / "README.md"}
+    readme.write_text(PAGE)
+
+    def error(*argv):
+        assert results_table.main(list(argv), **paths) == 2
+        message = capsys.readouterr().err
+        assert message.count("\n") == 1
+        return message
+
+    assert "config.json does not exist" in error("--record", str(tmp_path), "--title=y")
+    assert "--title" in error("--record", str(one_seed))
+    assert "--command" in error("--record", str(three_seeds), "--title=y")
+    assert "becomes a file name" in error("--record", str(one_seed), "--title=y", "--variant=a/b")
+    assert "should read FIGURE=VALUE" in error("--record", str(one_seed), "--title=y", "--paper=0.9")
+    (one_seed / "eval.json").unlink()
+    assert "not finished" in error("--record", str(one_seed), "--title=y")
+    paths["results"].mkdir(exist_ok=True)
+    (paths["results"] / "air.json").write_text('{"experiment": "air"}')
+    assert "air.json lacks command, config" in error("--check")
+
+
+def test_page_without_markers_is_refused():
+    with pytest.raises(UserError, match="results:end"):
+        results_table.render(results_table.BEGIN, [])
+
+
+def test_committed_page_is_up_to_date():
+    assert results_table.main(["--check"]) == 0

@@ -1,0 +1,95 @@
+"""Schedules at known steps, and the optimizer against updates worked out by hand."""
+
+import chex
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import base
+from objcentric.errors import UserError
+from objcentric.training import schedules
+
+
+def make_config(**fields):
+    config = base.get_config().optimizer
+    config.update(fields)
+    return config
+
+
+def test_geometric_is_linear_in_log_space_then_constant():
+    schedule = schedules.geometric(0.1, 1e-5, 400)
+    values = [float(schedule(jnp.int32(step))) for step in (0, 100, 200, 400, 4000)]
+    np.testing.assert_allclose(values, [1e-1, 1e-2, 1e-3, 1e-5, 1e-5], rtol=1e-5)
+
+
+def test_geometric_without_steps_is_its_end():
+    assert float(schedules.geometric(0.9, 0.2, 0)(jnp.int32(0))) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    "fields, expected",
+    [
+        ({"decay": "constant"}, {0: 1.0, 7: 1.0, 1000: 1.0}),
+        ({"decay": "constant", "warmup_steps": 10}, {0: 0.0, 5: 0.5, 10: 1.0, 99: 1.0}),
+        ({"decay": "cosine"}, {0: 1.0, 50: 0.5, 100: 0.0}),
+        ({"decay": "cosine", "warmup_steps": 20}, {0: 0.0, 10: 0.5, 20: 1.0, 60: 0.5, 100: 0.0}),
+    ],
+)
+def test_learning_rate(fields, expected):
+    schedule = schedules.learning_rate(make_config(learning_rate=1.0, **fields), num_steps=100)
+    for step, value in expected.items():
+        assert float(schedule(step)) == pytest.approx(value, abs=1e-6)
+
+
+PARAMS = {"generative": jnp.zeros(2), "inference": {"w": jnp.zeros(2)}, "baseline": {"w": jnp.zeros(2)}}
+
+
+def last_update(optimizer, *grads):
+    state = optimizer.init(PARAMS)
+    for grad in grads:
+        update, state = optimizer.update(grad, state, PARAMS)
+    return update
+
+
+def fill(generative, inference, baseline):
+    return {
+        "generative": jnp.full(2, generative),
+        "inference": {"w": jnp.full(2, inference)},
+        "baseline": {"w": jnp.full(2, baseline)},
+    }
+
+
+def test_adam_takes_first_steps_of_the_learning_rate_and_baselines_of_its_multiple():
+    optimizer = schedules.make_optimizer(make_config(name="adam", learning_rate=0.01, baseline_factor=10.0), 100)
+    chex.assert_trees_all_close(last_update(optimizer, fill(3.0, -0.5, 2.0)), fill(-0.01, 0.01, -0.1), rtol=1e-5)
+
+
+def test_rmsprop_has_momentum():
+    optimizer = schedules.make_optimizer(make_config(name="rmsprop", learning_rate=0.01, clip_norm=0.0), 100)
+    grads = fill(1.0, 1.0, 0.0)
+    second = 0.9 * 0.01 / np.sqrt(0.1) + 0.01 / np.sqrt(0.19)  # momentum of the first step, and the second step
+    chex.assert_trees_all_close(last_update(optimizer, grads, grads), fill(-second, -second, 0.0), rtol=1e-4)
+
+
+def test_the_model_is_clipped_as_a_whole_and_baselines_apart():
+    optimizer = schedules.make_optimizer(make_config(name="adam", learning_rate=0.01, clip_norm=5.0), 100)
+    plain = optax.partition({"model": optax.adam(0.01), "baseline": optax.adam(0.1)}, fill_labels)
+    large, small = fill(30.0, 40.0, 1e3), fill(0.1, 0.2, 0.3)  # norms: 50 sqrt(2) of the model, 1000 sqrt(2)
+    clipped = fill(3.0 / np.sqrt(2), 4.0 / np.sqrt(2), 5.0 / np.sqrt(2))
+    expected = last_update(plain, clipped, small)
+    chex.assert_trees_all_close(last_update(optimizer, large, small), expected, rtol=1e-5)
+    unclipped = schedules.make_optimizer(make_config(name="adam", learning_rate=0.01, clip_norm=0.0), 100)
+    chex.assert_trees_all_close(last_update(unclipped, large, small), last_update(plain, large, small), rtol=1e-5)
+
+
+def fill_labels(params):
+    return {"generative": "model", "inference": {"w": "model"}, "baseline": {"w": "baseline"}}
+
+
+@pytest.mark.parametrize(
+    "fields, name", [({"name": "sgd"}, "optimizer.name='sgd'"), ({"decay": "x"}, "optimizer.decay")]
+)
+def test_unknown_names(fields, name):
+    with pytest.raises(UserError, match=name):
+        schedules.make_optimizer(make_config(**fields), 100)
