@@ -149,7 +149,7 @@ def test_every_setting_has_its_own_cache(config, tmp_path):
     assert len(set(names)) == len(names) == 13
 
 
-def test_interrupted_preparation_leaves_nothing_broken(config, monkeypatch):
+def test_interrupted_preparation_leaves_nothing_broken(config, monkeypatch, tmp_path):
     whole, calls = scenes.compose, itertools.count()
 
     def interrupted(*args):
@@ -161,7 +161,10 @@ def test_interrupted_preparation_leaves_nothing_broken(config, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         loader.load(config)
     monkeypatch.setattr(scenes, "compose", whole)
+    leftover = tmp_path / "cache" / "multi_digit" / scenes.scene_config(config).name / "incomplete.ABC_1.0.0"
+    leftover.mkdir(parents=True)  # as a killed process leaves it
     assert [len(split["image"]) for split in loader.load(config)] == [24, 4, 5]
+    assert not leftover.exists()
 
 
 def test_another_process_prepares_the_same_scenes_first(config, monkeypatch):
@@ -182,6 +185,15 @@ def test_damaged_cache_is_named(config, name, how):
     file = scenes.prepare(config).data_path / name
     file.unlink() if how == "gone" else file.write_bytes(file.read_bytes()[:99])
     with pytest.raises(UserError, match="prepared data in .* are damaged .*delete that folder"):
+        loader.load(config)
+
+
+def test_full_disk(config, monkeypatch):
+    def fail(self):
+        raise RuntimeError("No space left on device")
+
+    monkeypatch.setattr(scenes.MultiDigit, "download_and_prepare", fail)
+    with pytest.raises(UserError, match=r"cannot write .* \(No space left on device\)"):
         loader.load(config)
 
 

@@ -1,4 +1,9 @@
-"""A made-up experiment that trains in no time: a linear-Gaussian autoencoder of random pictures."""
+"""A made-up experiment that trains in no time: a linear-Gaussian autoencoder of random pictures.
+
+python -m tests.training.linear WORKDIR    # a run that can be killed
+"""
+
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 from objcentric.data.loader import Data
+from objcentric.training import loop
 from objcentric.training.experiment import Experiment
 from objcentric.training.schedules import make_optimizer
 
@@ -66,3 +72,7 @@ def build(config: ConfigDict, *, train=None, bad=lambda params, step: False) -> 
     data = Data(make_split(50, 0) if train is None else train, make_split(10, 1), make_split(20, 2))
     optimizer = make_optimizer(config.optimizer, config.train.num_steps)
     return Experiment(data, optimizer, init, loss, evaluate, figures, ("count_accuracy",), lambda figures: None)
+
+
+if __name__ == "__main__":
+    loop.run(make_config(), sys.argv[1], build)

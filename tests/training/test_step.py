@@ -22,7 +22,7 @@ def test_an_epoch_visits_every_row_once_and_each_epoch_in_another_order():
     assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
-@pytest.mark.parametrize("num_examples", [1, 3, 10, 23, 1000])
+@pytest.mark.parametrize("num_examples", [1, 10, 23])
 def test_rows_depend_on_seed_and_step_only(num_examples):
     whole = rows(0, 12, num_examples=num_examples)
     for start, num_steps in ((0, 1), (1, 3), (5, 7), (11, 1)):

@@ -14,14 +14,18 @@ def folder(cache_dir: str = "") -> Path:
     except OSError as error:
         raise unwritable(path, error) from error
     if not os.access(path, os.W_OK | os.X_OK):
-        raise unwritable(path, "permission denied")
+        raise unwritable(path, PermissionError("permission denied"))
     return path
 
 
-def unwritable(path: Path, reason: object) -> UserError:
-    return UserError(f"cannot write {path} ({reason}): name another folder by data.cache_dir or $OBJCENTRIC_CACHE")
+def unwritable(path: Path, error: Exception) -> UserError:
+    advice = "name another folder by data.cache_dir or $OBJCENTRIC_CACHE"
+    return UserError(f"cannot write {path} ({_first_line(error)}): {advice}")
 
 
 def damaged(path: Path | str, error: Exception) -> UserError:
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    return UserError(f"prepared data in {path} are damaged ({reason}): delete that folder")
+    return UserError(f"prepared data in {path} are damaged ({_first_line(error)}): delete that folder")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,9 +50,9 @@ def scene_config(c: ConfigDict) -> SceneConfig:
 
 def _fingerprint(source: str) -> list:
     """Absolute path, size and time of change of the user's files; [] for digits that never change."""
-    path = Path(source).expanduser().absolute()
     if source in ("embedded", "mnist"):
         return []
+    path = Path(source).expanduser().absolute()
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
 
@@ -107,7 +108,9 @@ def prepare(c: ConfigDict) -> tfds.core.DatasetBuilder:
         builder = find()
         try:
             builder.download_and_prepare()
-        except OSError as error:
+            for leftover in builder.data_path.parent.glob("incomplete.*"):  # of a process that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
+        except (OSError, RuntimeError) as error:  # array_record raises the latter when the disk is full
             if not builder.data_path.exists():
                 raise cache.unwritable(folder, error) from error
             builder = find()  # another process was faster, with the same scenes

@@ -5,6 +5,7 @@ Everything speaks of one image and one particle; ``N`` is ``num_steps``, the num
 """
 
 import dataclasses
+import functools
 import math
 from typing import NamedTuple
 
@@ -154,8 +155,8 @@ def make(config: Config) -> Model:
 
     def likelihood(mean: Array):
         if config.likelihood == "gaussian":
-            return distributions.image_normal(mean, config.output_std)
-        return distributions.image_bernoulli(mean)
+            return distributions.normal(mean, config.output_std)
+        return distributions.bernoulli(probs=mean)
 
     where_prior = distributions.normal(where_loc, jnp.ones(3))
     what_prior = distributions.normal(jnp.zeros(config.what_dim), jnp.ones(config.what_dim))
@@ -163,11 +164,15 @@ def make(config: Config) -> Model:
 
     def log_prior(z: dict, hparams: dict) -> Array:
         """log p(n) + sum_{i <= n} log p(z^i) (eqs. 2 and 3)."""
-        log_p = distributions.truncated_geometric_log_prob(
-            jnp.sum(z["presence"]), hparams["presence_prior"], num_steps
-        ) + jnp.sum(z["presence"] * (where_prior.log_prob(z["where"]) + what_prior.log_prob(z["what"])))
+        where, what = (
+            jax.vmap(functools.partial(distributions.log_prob, prior))(z[name])
+            for prior, name in ((where_prior, "where"), (what_prior, "what"))
+        )
+        count = jnp.sum(z["presence"])
+        log_p = distributions.truncated_geometric_log_prob(count, hparams["presence_prior"], num_steps)
+        log_p += jnp.sum(z["presence"] * (where + what))
         if has_background and config.background_dim:
-            log_p += background_prior.log_prob(z["background"])
+            log_p += distributions.log_prob(background_prior, z["background"])
         return log_p
 
     def recur(params, features: Array, state, previous: dict | None):
@@ -177,48 +182,46 @@ def make(config: Config) -> Model:
         latents = jnp.concatenate([previous["where"], previous["what"], previous["presence"][None]])
         return apply(params, "inference", "core", state, jnp.concatenate([features, latents]))
 
-    def attend(params, x: Array, h: Array, key: Array, given: dict | None, pathwise: bool):
+    def attend(params, x: Array, h: Array, noise: dict, given: dict | None, pathwise: bool):
         """Infers one object (eq. 6, algorithm 4): its draw, log q of where and what, and the presence logit."""
-        where_key, what_key, presence_key = jax.random.split(key, 3)
-        raw = apply(params, "inference", "where_presence", h)
-        statistics = _statistics(raw[:6], 0.1)
-        logit = raw[6] + config.presence_bias
 
-        def draw(dist, key, name):
-            sample = dist.sample(seed=key) if given is None else given[name]
+        def draw(name: str, q) -> Array:
+            sample = q.loc + q.scale * noise[name] if given is None else given[name]
             return sample if pathwise else jax.lax.stop_gradient(sample)
 
-        where_q = distributions.normal(where_loc + statistics.loc, statistics.scale)
-        where = draw(where_q, where_key, "where")
+        raw = apply(params, "inference", "where_presence", h)
+        residual, logit = _statistics(raw[:6], 0.1), raw[6] + config.presence_bias
+        where_q = distributions.normal(where_loc + residual.loc, residual.scale)
+        where = draw("where", where_q)
         glimpse = spatial_transformer.read(x, *geometry(where), config.glimpse_size)
-        what_q = distributions.normal(
-            *_statistics(apply(params, "inference", "glimpse_encoder", glimpse.reshape(-1)), 0.5)
-        )
-        what = draw(what_q, what_key, "what")
-        go_on = draw(distributions.bernoulli(logit), presence_key, "presence")
-        return {"where": where, "what": what, "presence": go_on}, where_q.log_prob(where) + what_q.log_prob(what), logit
+        what_q = distributions.normal(*_statistics(apply(params, "inference", "glimpse_encoder", glimpse.reshape(-1)), 0.5))
+        what = draw("what", what_q)
+        go_on = distributions.bernoulli(logits=logit).probs > noise["presence"] if given is None else given["presence"]
+        log_q = distributions.log_prob(where_q, where) + distributions.log_prob(what_q, what)
+        return {"where": where, "what": what, "presence": go_on.astype(jnp.float32)}, log_q, logit
 
     def infer_objects(params, key: Array, x: Array, given: dict | None, pathwise: bool):
         """All slots: z ``[N, ...]``, log q of where and what ``[N]``, presence logits ``[N]``, and h^N."""
         features = nn.elu(apply(params, "inference", "image_encoder", x.reshape(-1)))
         start = params["inference"]["initial_state"]
         start = (start["cell"], start["hidden"])
-        keys = jax.random.split(key, num_steps)
+        continuous_key, presence_key = jax.random.split(key)
+        where, what = jnp.split(jax.random.normal(continuous_key, (num_steps, 3 + config.what_dim)), [3], axis=-1)
+        noise = {"where": where, "what": what, "presence": jax.random.uniform(presence_key, (num_steps,))}
         if config.recurrence == "image":
             _, h = jax.lax.scan(lambda state, _: recur(params, features, state, None), start, None, num_steps)
-            z, log_q, logits = jax.vmap(lambda h, key, given: attend(params, x, h, key, given, pathwise))(h, keys, given)
+            z, log_q, logits = jax.vmap(lambda *args: attend(params, x, *args, pathwise))(h, noise, given)
             return z | {"presence": jnp.cumprod(z["presence"])}, log_q, logits, h[-1]
 
         def step(carry, inputs):
             state, previous = carry
-            key, given = inputs
             state, h = recur(params, features, state, previous)
-            z, log_q, logit = attend(params, x, h, key, given, pathwise)
+            z, log_q, logit = attend(params, x, h, *inputs, pathwise)
             z["presence"] = z["presence"] * previous["presence"]
             return (state, z), (z, log_q, logit, h)
 
         nothing = {"where": jnp.zeros(3), "what": jnp.zeros(config.what_dim), "presence": jnp.ones(())}
-        _, (z, log_q, logits, h) = jax.lax.scan(step, (start, nothing), (keys, given))
+        _, (z, log_q, logits, h) = jax.lax.scan(step, (start, nothing), (noise, given))
         return z, log_q, logits, h[-1]
 
     def infer_background(params, key: Array, h: Array, given, pathwise: bool) -> tuple[Array, Array]:
@@ -228,7 +231,7 @@ def make(config: Config) -> Model:
         q = distributions.normal(*_statistics(apply(params, "inference", "background_encoder", h), 0.5))
         sample = q.sample(seed=key) if given is None else given
         sample = sample if pathwise else jax.lax.stop_gradient(sample)
-        return sample, q.log_prob(sample)
+        return sample, distributions.log_prob(q, sample)
 
     def trace(params, key: Array, x: Array, hparams: dict, *, z: dict | None = None, pathwise: bool = True) -> Trace:
         """Draws z ~ q(z | x), or scores the given z, for the image ``x [H, W, C]`` in [0, 1].
@@ -244,7 +247,7 @@ def make(config: Config) -> Model:
         drawn, log_q_objects, logits, h = infer_objects(params, object_key, x, objects, pathwise)
         presence = drawn["presence"]
         before = jnp.concatenate([jnp.ones(1), presence[:-1]])
-        log_q_discrete = jnp.sum(before * distributions.bernoulli(logits).log_prob(presence))
+        log_q_discrete = jnp.sum(before * distributions.bernoulli(logits=logits).log_prob(presence))
         log_q = log_q_discrete + jnp.sum(presence * log_q_objects)
         if has_background:
             given = None if z is None else z["background"]
@@ -252,11 +255,11 @@ def make(config: Config) -> Model:
             log_q += log_q_background
 
         mean = image_mean(params, drawn)
-        log_likelihood = likelihood(mean).log_prob(x)
+        log_likelihood = distributions.log_prob(likelihood(mean), x)
         outputs = {
             "mean": mean,
             "log_likelihood": log_likelihood,
-            "presence_prob": distributions.bernoulli(logits).probs,
+            "presence_prob": distributions.bernoulli(logits=logits).probs,
             "boxes": boxes(drawn["where"]),
         }
         return Trace(drawn, log_likelihood + log_prior(drawn, hparams), log_q, log_q_discrete, outputs)

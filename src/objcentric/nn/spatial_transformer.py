@@ -5,6 +5,8 @@ Coordinates: a canvas spans [-1, 1] in y and x, from edge to edge; pixel ``i`` o
 both directions are two matrix products, ``A_y image A_x^T``, with two non-zeros in a row; pixels outside count as 0.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -21,10 +23,51 @@ def interpolation(position: Array, size: int) -> Array:
     return jnp.maximum(0.0, 1.0 - jnp.abs(pixel[:, None] - jnp.arange(size, dtype=jnp.float32)))
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def read(image: Array, scale: Array, shift: Array, size: tuple[int, int]) -> Array:
     """Extract the glimpse ``[h, w, C]`` that covers the box ``shift ± scale`` (each ``[2]``: y, x) of ``[H, W, C]``."""
-    rows = interpolation(centres(size[0]) * scale[0] + shift[0], image.shape[0])
-    columns = interpolation(centres(size[1]) * scale[1] + shift[1], image.shape[1])
+    rows = interpolation(_inside(scale[0], shift[0], size[0]), image.shape[0])
+    columns = interpolation(_inside(scale[1], shift[1], size[1]), image.shape[1])
+    return _contract(rows, image, columns)
+
+
+@functools.partial(read.defjvp, symbolic_zeros=True)
+def _read_jvp(size, primals, tangents):
+    # Reverse mode through the weights costs several small matrix products per glimpse. The derivative with respect to
+    # a position is known in advance: weights are piecewise linear. One product with both gives the glimpse and its slopes.
+    image, scale, shift = primals
+    rows, columns = (
+        jnp.concatenate([f(_inside(scale[i], shift[i], size[i]), image.shape[i]) for f in (interpolation, _slope)])
+        for i in range(2)
+    )
+    both = _contract(rows, image, columns)
+    glimpse, down, right = both[: size[0], : size[1]], both[size[0] :, : size[1]], both[: size[0], size[1] :]
+    u, v = centres(size[0])[:, None, None], centres(size[1])[:, None]
+    jacobian = jnp.stack([down * u, right * v, down, right])  # by scale y, x and shift y, x
+    d_image, d_scale, d_shift = tangents
+    d_scale, d_shift = (jnp.zeros(2) if _is_zero(d) else d for d in (d_scale, d_shift))
+    tangent = jnp.tensordot(jnp.concatenate([d_scale, d_shift]), jacobian, 1)
+    if not _is_zero(d_image):
+        tangent += read(d_image, scale, shift, size)
+    return glimpse, tangent
+
+
+def _is_zero(tangent: object) -> bool:
+    return isinstance(tangent, jax.custom_derivatives.SymbolicZero)
+
+
+def _inside(scale: Array, shift: Array, size: int) -> Array:
+    """Positions ``[size]`` of a glimpse's pixels on the canvas."""
+    return centres(size) * scale + shift
+
+
+def _slope(position: Array, size: int) -> Array:
+    """The derivative ``[P, size]`` of ``interpolation`` with respect to the positions."""
+    offset = ((position + 1) * size - 1)[:, None] / 2 - jnp.arange(size, dtype=jnp.float32)
+    return jnp.where(jnp.abs(offset) < 1.0, -jnp.sign(offset), 0.0) * (size / 2)
+
+
+def _contract(rows: Array, image: Array, columns: Array) -> Array:
     return jnp.einsum("hwc,bw->hbc", jnp.einsum("ay,ywc->awc", rows, image), columns)
 
 

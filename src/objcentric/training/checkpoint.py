@@ -1,5 +1,6 @@
 """Checkpoints: atomic, checksummed, the newest few of a run."""
 
+import json
 import sys
 import warnings
 import zlib
@@ -12,8 +13,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from objcentric.errors import UserError
+from objcentric.training import writer
 
-CHECKSUM = "checksum"  # Orbax does not notice a flipped bit
+CHECKSUMS = "checksums.json"  # in a checkpoint's folder: of its files, for Orbax does not notice a flipped bit
 
 
 class Restored(NamedTuple):
@@ -37,9 +39,9 @@ class Checkpoints:
     def save(self, step: int, tree: Any) -> None:
         """Writes ``tree``, whose leaves are arrays, numbers or PRNG keys, unless ``step`` is there already."""
         if step not in self._manager.all_steps():
-            arrays = _flatten(tree)
-            arrays[CHECKSUM] = np.asarray(_checksum(arrays))
-            self._manager.save(step, args=ocp.args.StandardSave(arrays))
+            self._manager.save(step, args=ocp.args.StandardSave(_flatten(tree)))
+            folder = self._folder / str(step)
+            writer.write_json(folder / CHECKSUMS, _checksums(folder))
 
     def restore(self, template: Any) -> Restored | None:
         """The newest readable checkpoint; None if there are no checkpoints at all.
@@ -53,11 +55,11 @@ class Checkpoints:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 arrays = self._read(step)
-            except Exception as error:  # Orbax and TensorStore raise all kinds
-                broken.append((step, error))
+            except Exception:  # Orbax and TensorStore raise all kinds
+                broken.append(step)
                 continue
             tree = self._unflatten(step, arrays, template)
-            for bad, _ in broken:
+            for bad in broken:
                 print(f"checkpoint {self._folder / str(bad)} is damaged: going on from step {step}", file=sys.stderr)
                 self._put_aside(bad)
             return Restored(step, tree)
@@ -74,13 +76,14 @@ class Checkpoints:
         self._manager.close()
 
     def _read(self, step: int) -> dict[str, np.ndarray]:
+        folder = self._folder / str(step)
+        checksums = folder / CHECKSUMS  # missing if the run was killed just after Orbax was done
+        if checksums.exists() and json.loads(checksums.read_text()) != _checksums(folder):
+            raise ValueError("wrong checksums")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Orbax misses the shardings, which are chosen anew
             restored = self._manager.restore(step, args=ocp.args.StandardRestore())
-        arrays = {name: np.asarray(array) for name, array in restored.items()}
-        if int(arrays.pop(CHECKSUM)) != _checksum(arrays):
-            raise ValueError("wrong checksum")
-        return arrays
+        return {name: np.asarray(array) for name, array in restored.items()}
 
     def _unflatten(self, step: int, arrays: dict[str, np.ndarray], template: Any) -> Any:
         expected = _flatten(template)
@@ -126,8 +129,6 @@ def _describe(array: np.ndarray | None) -> str:
     return "missing" if array is None else f"{array.dtype}{list(array.shape)}"
 
 
-def _checksum(arrays: dict[str, np.ndarray]) -> int:
-    value = 0
-    for name in sorted(arrays):
-        value = zlib.crc32(np.ascontiguousarray(arrays[name]), zlib.crc32(name.encode(), value))
-    return value
+def _checksums(folder: Path) -> dict[str, int]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(CHECKSUMS)]
+    return {str(path.relative_to(folder)): zlib.crc32(path.read_bytes()) for path in files}

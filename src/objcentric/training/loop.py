@@ -59,11 +59,10 @@ def run(
       SystemExit: 75, after SIGTERM; the run goes on from here when started again.
     """
     # ------------------------------------------------------------------------------------- what can fail, fails first
-    if mode not in ("train", "evaluate"):
-        raise UserError(f"mode {mode!r} is unknown: use 'train' or 'evaluate'")
+    _check(config, mode)
     folder = workdir.claim(path, config)
     finished = workdir.evaluation(folder)
-    if mode == "train" and finished and finished["steps"] >= config.train.num_steps:
+    if mode == "train" and finished and finished.get("steps", 0) >= config.train.num_steps:
         print(f"{folder} is finished: {finished['steps']} steps, figures in {folder / 'eval.json'}")
         return finished
     devices = parallel.choose_devices(config.train.num_devices, config.train.batch_size)
@@ -73,20 +72,15 @@ def run(
         # ---------------------------------------------------------------------- data, model, state, or its checkpoint
         experiment = build(config)
         checkpoints = Checkpoints(folder / "checkpoints", config.train.checkpoints_kept)
-        seeds = jnp.asarray(config.seeds, jnp.uint32)
-        state = jax.jit(lambda seeds: lax.map(lambda seed: init_state(experiment, seed), seeds))(seeds)
-        fresh = {"state": state, "wall": 0.0, "train": 0.0}
-        restored = checkpoints.restore(fresh)
-        step, saved = restored or (0, fresh)
-        clock = machine.Clock(float(saved["wall"]), float(saved["train"]))
+        step, state, clock = _restore_or_init(config, experiment, checkpoints)
         this = Run(config, folder, experiment, devices, checkpoints, clock)
-        if restored:
+        if step:
             print(f"{folder}: going on from step {step}")
         elif mode == "evaluate":
             raise UserError(f"{folder} holds no checkpoint to evaluate: train first")
 
         # -------------------------------------------------------------------------------------------- train, evaluate
-        state = parallel.replicate(saved["state"], devices)
+        state = parallel.replicate(state, devices)
         if mode == "train":
             state = train(this, state, step, preempted)
         return evaluate(this, state)
@@ -107,11 +101,11 @@ def train(this: Run, state: TrainState, step: int, preempted: threading.Event) -
 
     with closing(Writer(this.folder, this.config.seeds, step)) as log, closing(Progress(step, c.num_steps)) as bar:
 
-        def report(step: int, seconds: float, metrics: dict[str, Any], write: bool) -> None:
+        def report(step: int, metrics: dict[str, Any], write: bool) -> None:
             metrics = jax.device_get(metrics)  # waits for the device
             _stop_if_all_failed(this, metrics["failed_at"])
             if write:
-                log.write(step, seconds, metrics)
+                log.write(step, clock.train, metrics)
             bar.show(step, {"loss": metrics["loss"].mean()})
 
         while step < c.num_steps and not stop:
@@ -132,7 +126,7 @@ def train(this: Run, state: TrainState, step: int, preempted: threading.Event) -
             # ------------------------------------------------------- while the device works, what the call before said
             if pending:
                 report(*pending)
-            pending = (step, clock.train, metrics, log_due)
+            pending = (step, metrics, log_due)
             stop = preempted.is_set()
             if not (validation_due or checkpoint_due or stop):
                 continue
@@ -203,6 +197,26 @@ def evaluate_seeds(this: Run, state: TrainState, split: dict[str, Any], *, final
         this.experiment.evaluate(_params(this, state, i), split, make_keys(seed).evaluate, final=final)
         for i, seed in enumerate(this.config.seeds)
     ]
+
+
+def _check(config: ConfigDict, mode: str) -> None:
+    if mode not in ("train", "evaluate"):
+        raise UserError(f"mode {mode!r} is unknown: use 'train' or 'evaluate'")
+    for name in ("num_steps", "inner_steps", "log_every", "eval_every", "checkpoint_every"):
+        if config.train[name] < 1:
+            raise UserError(f"train.{name}={config.train[name]}: use at least 1")
+    if not config.seeds or len(set(config.seeds)) < len(config.seeds) or min(config.seeds) < 0:
+        raise UserError(f"seeds={config.seeds}: use one or more different numbers from 0 up")
+
+
+def _restore_or_init(
+    config: ConfigDict, experiment: Experiment, checkpoints: Checkpoints
+) -> tuple[int, TrainState, machine.Clock]:
+    seeds = jnp.asarray(config.seeds, jnp.uint32)
+    state = jax.jit(lambda seeds: lax.map(lambda seed: init_state(experiment, seed), seeds))(seeds)
+    fresh = {"state": state, "wall": 0.0, "train": 0.0}
+    step, saved = checkpoints.restore(fresh) or (0, fresh)
+    return step, saved["state"], machine.Clock(float(saved["wall"]), float(saved["train"]))
 
 
 def _params(this: Run, state: TrainState, index: int) -> Any:

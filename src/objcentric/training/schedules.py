@@ -31,8 +31,10 @@ def learning_rate(c: ConfigDict, num_steps: int) -> optax.Schedule:
         after = optax.cosine_decay_schedule(c.learning_rate, rest)
     else:
         raise UserError(f"optimizer.decay={c.decay!r} is unknown: use 'constant' or 'cosine'")
+    if not c.warmup_steps:
+        return after
     warmup = optax.linear_schedule(0.0, c.learning_rate, c.warmup_steps)
-    return optax.join_schedules([warmup, after], [c.warmup_steps]) if c.warmup_steps else after
+    return optax.join_schedules([warmup, after], [c.warmup_steps])
 
 
 def make_optimizer(c: ConfigDict, num_steps: int) -> optax.GradientTransformation:

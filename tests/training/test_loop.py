@@ -1,0 +1,301 @@
+"""A run from end to end: what it leaves in its folder, and that nothing stops it from ending bit-equal."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from objcentric.data.loader import Stream
+from objcentric.errors import UserError
+from objcentric.training import loop, step
+from objcentric.training.checkpoint import Checkpoints
+from tests.training import linear
+
+TIMING = {"seconds", "wall_seconds", "train_seconds", "peak_host_mb", "date", "command"}
+
+
+def outcome(folder, last_step=40):
+    """All that a run leaves behind, but for what depends on the clock."""
+
+    def timeless(row):
+        return {name: value for name, value in row.items() if name not in TIMING}
+
+    arrays = Checkpoints(folder / "checkpoints", 2)._read(last_step)
+    return {
+        "metrics": [timeless(json.loads(line)) for line in (folder / "metrics.jsonl").read_text().splitlines()],
+        "eval": timeless(json.loads((folder / "eval.json").read_text())),
+        "arrays": {name: array.tobytes() for name, array in arrays.items() if name not in ("wall", "train")},
+    }
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """The folder of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("runs") / "reference"
+    loop.run(linear.make_config(), folder, linear.build)
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------- the run's folder
+
+
+def test_folder(reference):
+    names = {str(path.relative_to(reference)) for path in reference.rglob("*") if path.is_file()}
+    assert {"config.json", "metrics.jsonl", "eval.json"} < names
+    assert {"figures/weights.png", "figures/learning_curve.png"} < names
+    assert not any("tmp" in name for name in names)
+    assert len(list(reference.glob("tensorboard/seed_0/events*"))) == 1
+    assert sorted(path.name for path in (reference / "checkpoints").iterdir()) == ["30", "40"]
+    assert json.loads((reference / "config.json").read_text())["train"]["batch_size"] == 8
+
+
+def test_metrics(reference):
+    rows = [json.loads(line) for line in (reference / "metrics.jsonl").read_text().splitlines()]
+    training = [row for row in rows if "loss" in row]
+    validation = [row for row in rows if "valid/count_accuracy" in row]
+    assert [row["step"] for row in training] == [10, 20, 30, 40]
+    assert [row["step"] for row in validation] == [20, 40]
+    assert training[-1]["loss"] < training[0]["loss"]
+    assert {"error", "skipped", "failed_at", "seconds"} < training[0].keys()
+
+
+def test_eval_of_one_seed(reference):
+    content = json.loads((reference / "eval.json").read_text())
+    assert (content["num_examples"], content["steps"], content["seeds"]) == (20, 40, [0])
+    assert content["extra"] == 2 * content["count_accuracy"]  # of evaluate(final=True)
+    assert content["table"] == [[1, 2], [3, 4]]
+    assert content["per_seed"][0]["count_accuracy"] == content["count_accuracy"]
+    assert content["figures"]["count_accuracy"] == {"mean": content["count_accuracy"], "std": 0.0, "n": 1}
+    assert (content["success_rate"], content["failures"]) == (1.0, {})
+    assert 0 < content["train_seconds"] <= content["wall_seconds"]
+    assert "cores" in content["machine"] and content["peak_host_mb"] > 10
+    assert content["date"][4] == "-" and content["command"].startswith("python ")
+
+
+def test_several_seeds(reference, tmp_path):
+    def build(config):
+        failing = iter([None, "miscounts"])
+        return linear.build(config)._replace(signature=lambda figures: next(failing))
+
+    config = linear.make_config()
+    config.seeds = (0, 3)
+    content = loop.run(config, tmp_path / "run", build)
+    values = [figures["count_accuracy"] for figures in content["per_seed"]]
+    alone = json.loads((reference / "eval.json").read_text())
+    assert values[0] == pytest.approx(alone["count_accuracy"], rel=1e-5)
+    assert content["count_accuracy"] == pytest.approx(sum(values) / 2)
+    assert content["figures"]["count_accuracy"]["std"] == pytest.approx(abs(values[0] - values[1]) / math.sqrt(2))
+    assert (content["seeds"], content["success_rate"], content["failures"]) == ([0, 3], 0.5, {"3": "miscounts"})
+    assert "table" not in content and content["per_seed"][1]["seed"] == 3
+    row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert len(row["loss"]) == 2
+
+
+def test_steps_that_calls_do_not_divide(tmp_path):
+    config = linear.make_config(num_steps=13, inner_steps=5, eval_every=100, log_every=5)
+    assert loop.run(config, tmp_path / "run", linear.build)["steps"] == 13
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [5, 10, 13, 13]  # the last step is always logged and validated
+
+
+# --------------------------------------------------------------------------------------------- the same command again
+
+
+def test_a_finished_run_says_so_and_builds_nothing(reference, capsys):
+    before = (reference / "eval.json").read_text()
+    content = loop.run(linear.make_config(), reference, build=None)
+    assert content == json.loads(before)
+    assert capsys.readouterr().out.startswith(f"{reference} is finished: 40 steps")
+
+
+def test_evaluate_again(reference, tmp_path):
+    before = json.loads((reference / "eval.json").read_text())
+    (reference / "eval.json").unlink()
+    content = loop.run(linear.make_config(), reference, linear.build, mode="evaluate")
+    assert content["per_seed"] == before["per_seed"]
+    assert content["train_seconds"] == pytest.approx(before["train_seconds"], abs=0.2)
+    with pytest.raises(UserError, match="holds no checkpoint to evaluate"):
+        loop.run(linear.make_config(), tmp_path / "new", linear.build, mode="evaluate")
+
+
+def terminated(build):
+    """The same experiment, but its first validation meets a SIGTERM."""
+
+    def build_terminated(config):
+        experiment = build(config)
+
+        def evaluate(*args, final):
+            signal.raise_signal(signal.SIGTERM)
+            return experiment.evaluate(*args, final=final)
+
+        return experiment._replace(evaluate=evaluate)
+
+    return build_terminated
+
+
+def test_sigterm_saves_and_asks_for_a_restart(reference, tmp_path, capsys):
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        loop.run(linear.make_config(), tmp_path / "run", terminated(linear.build))
+    assert stop.value.code == 75
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert "stopped by SIGTERM after step 25" in capsys.readouterr().err
+    loop.run(linear.make_config(), tmp_path / "run", linear.build)
+    assert "going on from step 25" in capsys.readouterr().out
+    assert outcome(tmp_path / "run") == outcome(reference)
+
+
+def test_sigkill_at_any_moment(reference, tmp_path):
+    folder = tmp_path / "run"
+    moments = [
+        lambda: any("tmp" in path.name for path in folder.glob("checkpoints/*")),  # within a save
+        lambda: '"step": 20' in read(folder / "metrics.jsonl"),  # within an evaluation, or a little later
+        lambda: (folder / "figures" / "weights.png").exists(),  # all but eval.json
+    ]
+    for moment in moments:
+        process = start(folder)
+        while not moment() and process.poll() is None:
+            time.sleep(0.0005)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not (folder / "eval.json").exists()
+    assert start(folder).wait() == 0
+    assert outcome(folder) == outcome(reference)
+
+
+def start(folder: Path) -> subprocess.Popen:
+    root = Path(__file__).resolve().parents[2]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root / "src"), str(root)])}
+    command = [sys.executable, "-m", "tests.training.linear", str(folder)]
+    return subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def test_a_stream_resumes_where_it_was(tmp_path):
+    split = linear.make_split(50, 0)
+    stream = Stream(50, lambda rows: {name: values[list(rows)] for name, values in split.items()})
+
+    def build(config):
+        return linear.build(config, train=stream)
+
+    config = linear.make_config(num_steps=20, num_devices=2, eval_every=10)
+    loop.run(config, tmp_path / "whole", build)
+    with pytest.raises(SystemExit):
+        loop.run(config, tmp_path / "parts", terminated(build))
+    loop.run(config, tmp_path / "parts", build)
+    assert outcome(tmp_path / "parts", 20) == outcome(tmp_path / "whole", 20)
+
+
+# --------------------------------------------------------------------------------------------------- what goes wrong
+
+
+def test_another_config_in_the_same_folder(reference):
+    config = linear.make_config(batch_size=16)
+    config.seeds = (0, 1)
+    message = r"reference holds a run with seeds=\[0\], not \[0, 1\]; train.batch_size=8, not 16: choose another"
+    with pytest.raises(UserError, match=message):
+        loop.run(config, reference, build=None)
+    assert json.loads((reference / "config.json").read_text())["train"]["batch_size"] == 8
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write to --workdir=.*file/run \(Not a directory\)"):
+        loop.run(linear.make_config(), tmp_path / "file" / "run", build=None)
+
+
+def test_a_batch_that_devices_do_not_divide(tmp_path):
+    with pytest.raises(UserError, match="train.batch_size=8 does not divide among 3 devices"):
+        loop.run(linear.make_config(num_devices=3), tmp_path / "run", build=None)
+
+
+def test_an_unknown_mode(tmp_path):
+    with pytest.raises(UserError, match="mode 'test' is unknown"):
+        loop.run(linear.make_config(), tmp_path / "run", build=None, mode="test")
+
+
+def test_all_seeds_non_finite_stop_the_run_and_keep_the_checkpoint(tmp_path):
+    def build(config):
+        return linear.build(config, bad=lambda params, step: step >= 22)
+
+    for _ in range(2):  # starting again ends in the same way
+        message = r"not finite since step 22 \(last good checkpoint: .*run/checkpoints/30\): .*smaller optimizer"
+        with pytest.raises(UserError, match=message):
+            loop.run(linear.make_config(), tmp_path / "run", build)
+    arrays = Checkpoints(tmp_path / "run" / "checkpoints", 2)._read(30)
+    assert all(np.isfinite(array).all() for array in arrays.values())
+    assert not (tmp_path / "run" / "eval.json").exists()
+
+
+def test_one_seed_non_finite_is_reported_and_the_others_go_on(reference, tmp_path):
+    def weight(params):  # tells the seeds apart
+        return params["inference"]["kernel"][0, 0]
+
+    experiment = linear.build(linear.make_config())
+    good, bad = (float(weight(experiment.init(step.make_keys(seed).init)[0])) for seed in (0, 1))
+
+    def build(config):
+        def nearer_to_bad(params, step):
+            return (step >= 12) & (abs(weight(params) - bad) < abs(weight(params) - good))
+
+        return linear.build(config, bad=nearer_to_bad)
+
+    config = linear.make_config()
+    config.seeds = (0, 1)
+    content = loop.run(config, tmp_path / "run", build)
+    assert content["failures"] == {"1": "non-finite at step 12"}
+    assert content["success_rate"] == 0.5
+    assert content["per_seed"][0]["count_accuracy"] == pytest.approx(
+        json.loads((reference / "eval.json").read_text())["count_accuracy"], rel=1e-5
+    )
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    last = [row for row in rows if "loss" in row][-1]
+    assert last["loss"][1] is None and last["skipped"] == [0, 28] and last["failed_at"] == [-1, 12]
+
+
+def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(reference, tmp_path, capsys):
+    folder = tmp_path / "run"
+    with pytest.raises(SystemExit):
+        loop.run(linear.make_config(), folder, terminated(linear.build))
+    largest = max((folder / "checkpoints" / "25").rglob("d/*"), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-20])
+    loop.run(linear.make_config(), folder, linear.build)
+    assert "checkpoints/25 is damaged: going on from step 20" in capsys.readouterr().err
+    (folder / "checkpoints" / "corrupt_25").rename(tmp_path / "corrupt")
+    assert outcome(folder) == outcome(reference)
+
+
+def test_data_of_another_shape_do_not_fit_the_checkpoint(reference):
+    def build(config):
+        experiment = linear.build(config)
+
+        def init(key):
+            params, aux = experiment.init(key)
+            return params | {"generative": np.zeros((3, 25), np.float32)}, aux
+
+        return experiment._replace(init=init)
+
+    (reference / "eval.json").rename(reference / "eval.json.before")
+    try:
+        with pytest.raises(UserError, match=r"checkpoints/40 does not fit: .*\[1, 3, 16\] there, .*\[1, 3, 25\] here"):
+            loop.run(linear.make_config(), reference, build)
+    finally:
+        (reference / "eval.json.before").rename(reference / "eval.json")
+
+
+@pytest.mark.parametrize("fields", [{"seeds": ()}, {"seeds": (1, 1)}, {"seeds": (-1,)}, {"train.eval_every": 0}])
+def test_impossible_numbers(tmp_path, fields):
+    config = linear.make_config()
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(UserError, match=f"^{next(iter(fields))}="):
+        loop.run(config, tmp_path / "run", build=None)
