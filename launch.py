@@ -10,7 +10,7 @@ The same command again resumes a run that was stopped. Every field of the config
 import importlib
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file in configs/.", lock_config=True)
@@ -23,6 +23,7 @@ def main(_) -> None:
     from objcentric.errors import UserError
     from objcentric.training import loop
 
+    logging.set_verbosity(logging.WARNING)  # libraries tell of every step they take
     try:
         experiment = importlib.import_module(f"experiments.{_CONFIG.value.experiment}")
         loop.run(_CONFIG.value, _WORKDIR.value, experiment.build, mode=_MODE.value)

@@ -48,6 +48,7 @@ def air() -> ConfigDict:
     c.what_dim = 50  # dimension of z^what
     c.hidden = 256  # units of the recurrent core and of every hidden layer
     c.object_size = 18.0  # expected side of an object, pixels: sets the prior of where and the initial glimpses
+    c.scale_std = 0.3  # prior std of the logit of a glimpse's scale: 0.3 is about 15% of its side
     c.likelihood = "gaussian"  # 'gaussian' (fixed std) or 'bernoulli' (binarised images)
     c.output_std = 0.3  # std of the Gaussian likelihood
     c.background = "none"  # 'none', 'mlp' or 'deconv': the component b = g(h^N) of notes 2017-12, eq. 11
@@ -57,7 +58,7 @@ def air() -> ConfigDict:
     c.presence_prior = ConfigDict()  # success probability of the truncated geometric prior of n
     c.presence_prior.start = 0.99
     c.presence_prior.end = 1e-5
-    c.presence_prior.steps = 4_000  # training steps of the geometric annealing
+    c.presence_prior.steps = 2_000  # training steps of the geometric annealing
     return c
 
 
@@ -73,9 +74,9 @@ def objective() -> ConfigDict:
 def optimizer() -> ConfigDict:
     c = ConfigDict()
     c.name = "adam"  # 'adam' or 'rmsprop' (momentum 0.9, as the papers)
-    c.learning_rate = 3e-4
+    c.learning_rate = 1e-3
     c.warmup_steps = 0  # linear warm-up from 0
-    c.decay = "constant"  # 'constant' or 'cosine' (to 0 at the last step)
+    c.decay = "cosine"  # 'constant' or 'cosine' (to 0 at the last step)
     c.clip_norm = 10.0  # global norm of the gradient; 0 turns clipping off
     c.baseline_factor = 10.0  # learning rate of baselines relative to the model's
     return c
@@ -83,7 +84,7 @@ def optimizer() -> ConfigDict:
 
 def train() -> ConfigDict:
     c = ConfigDict()
-    c.num_steps = 6_000
+    c.num_steps = 3_000
     c.batch_size = 32  # examples per step over all devices
     c.num_devices = 0  # 0: all there are; must divide batch_size
     c.inner_steps = 100  # training steps per dispatch (one lax.scan); logs, checkpoints and evaluations fall on multiples

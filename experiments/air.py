@@ -20,9 +20,9 @@ from objcentric.training import schedules
 from objcentric.training.experiment import Experiment
 
 
-def build(config: ConfigDict) -> Experiment:
-    """The experiment that ``config`` (configs/base.py) describes."""
-    data = loader.load(config.data)
+def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
+    """The experiment that ``config`` (configs/base.py) describes; ``data`` takes the place of config.data's."""
+    data = loader.load(config.data) if data is None else data
     check(config, data)
     model = air.make(model_config(config, data.test["image"].shape[1:]))
     presence_prior = schedules.geometric(**config.model.presence_prior)
@@ -68,6 +68,7 @@ def build(config: ConfigDict) -> Experiment:
             "kl": trace.log_q - (trace.log_p - log_likelihood),
             "count": counting.most_probable_count(trace.outputs["presence_prob"]),
             "boxes": trace.outputs["boxes"],
+            "extents": trace.outputs["extents"],
             "scores": jnp.cumprod(trace.outputs["presence_prob"], -1),
         }
 
@@ -88,6 +89,7 @@ def build(config: ConfigDict) -> Experiment:
     def evaluate(params: dict, split: dict, key: Array, *, final: bool) -> dict[str, Any]:
         """Figures on a split: densities in nats per image, counting and boxes where the split is annotated.
 
+        ``mean_iou`` and the precisions are of the tight boxes of the drawn objects, ``glimpse_iou`` of their glimpses.
         ``final`` adds the IWAE bound of the first ``evaluate.num_examples`` images.
         """
         look_key, bound_key = jax.random.split(key)
@@ -101,8 +103,9 @@ def build(config: ConfigDict) -> Experiment:
         if "boxes" in split:
             found = np.arange(config.model.num_steps) < seen["count"][:, None]
             true = np.arange(split["boxes"].shape[1]) < split["count"][:, None]
-            figures["mean_iou"] = box_metrics.mean_iou(seen["boxes"], found, split["boxes"], true)
-            arguments = (seen["boxes"], seen["scores"], found, split["boxes"], true)
+            figures["glimpse_iou"] = box_metrics.mean_iou(seen["boxes"], found, split["boxes"], true)
+            figures["mean_iou"] = box_metrics.mean_iou(seen["extents"], found, split["boxes"], true)
+            arguments = (seen["extents"], seen["scores"], found, split["boxes"], true)
             figures["average_precision"] = box_metrics.average_precision(*arguments)
             figures["mean_average_precision"] = box_metrics.mean_average_precision(*arguments)
         if final:

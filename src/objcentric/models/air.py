@@ -35,6 +35,7 @@ class Config:
     what_dim: int = 50
     hidden: int = 256
     object_size: float = 18.0
+    scale_std: float = 0.3
     likelihood: str = "gaussian"
     output_std: float = 0.3
     background: str = "none"
@@ -148,17 +149,16 @@ def make(config: Config) -> Model:
         background = apply(params, "generative", "background", z["background"]).reshape(config.canvas)
         return glimpses, nn.sigmoid(background + config.decoder_bias)
 
-    def image_mean(params, z: dict) -> Array:
+    def compose(glimpses: Array, where: Array, background: Array) -> Array:
         """y = sum of the placed objects plus the background (eqs. 12 and 17-19, algorithm 5)."""
-        glimpses, background = decode(params, z)
-        return spatial_transformer.place(glimpses, *geometry(z["where"]), (height, width)) + background
+        return spatial_transformer.place(glimpses, *geometry(where), (height, width)) + background
 
     def likelihood(mean: Array):
         if config.likelihood == "gaussian":
             return distributions.normal(mean, config.output_std)
         return distributions.bernoulli(probs=mean)
 
-    where_prior = distributions.normal(where_loc, jnp.ones(3))
+    where_prior = distributions.normal(where_loc, jnp.array([config.scale_std, 1.0, 1.0]))
     what_prior = distributions.normal(jnp.zeros(config.what_dim), jnp.ones(config.what_dim))
     background_prior = distributions.normal(jnp.zeros(config.background_dim), jnp.ones(config.background_dim))
 
@@ -241,6 +241,11 @@ def make(config: Config) -> Model:
           z: ``presence [N]`` (ones, then zeros), ``where [N, 3]``, ``what [N, what_dim]`` and, with a background
             component, ``background``; ``None`` to draw it.
           pathwise: whether gradients flow through the draw of the continuous latents.
+
+        Returns:
+          the trace; its ``outputs`` are ``mean [H, W, C]`` of the likelihood, ``log_likelihood []``,
+          ``presence_prob [N]`` (q that a slot is present if the one before is), and in pixels ``boxes [N, 4]`` of the
+          glimpses and ``extents [N, 4]``, the tight boxes of what is drawn in them.
         """
         object_key, background_key = jax.random.split(key)
         objects = None if z is None else {name: z[name] for name in ("where", "what", "presence")}
@@ -254,13 +259,17 @@ def make(config: Config) -> Model:
             drawn["background"], log_q_background = infer_background(params, background_key, h, given, pathwise)
             log_q += log_q_background
 
-        mean = image_mean(params, drawn)
+        glimpses, background = decode(params, drawn)
+        mean = compose(glimpses, drawn["where"], background)
         log_likelihood = distributions.log_prob(likelihood(mean), x)
         outputs = {
             "mean": mean,
             "log_likelihood": log_likelihood,
             "presence_prob": distributions.bernoulli(logits=logits).probs,
             "boxes": boxes(drawn["where"]),
+            "extents": jax.vmap(lambda g, *at: spatial_transformer.extent(g, *at, (height, width)))(
+                glimpses, *geometry(drawn["where"])
+            ),
         }
         return Trace(drawn, log_likelihood + log_prior(drawn, hparams), log_q, log_q_discrete, outputs)
 
@@ -296,6 +305,7 @@ def make(config: Config) -> Model:
         }
         if has_background:
             z["background"] = background_prior.sample(seed=keys[3])
-        return z, likelihood(image_mean(params, z)).sample(seed=keys[4])
+        glimpses, background = decode(params, z)
+        return z, likelihood(compose(glimpses, z["where"], background)).sample(seed=keys[4])
 
     return Model(init, trace, generate, render)

@@ -35,7 +35,6 @@ class Deconv(nn.Module):
         doublings = 0
         while max(height, width) > self.coarse << doublings:
             doublings += 1
-        rows, columns = -(-height >> doublings), -(-width >> doublings)
         rows, columns = -(-height // (1 << doublings)), -(-width // (1 << doublings))
         x = nn.elu(nn.Dense(rows * columns * self.features)(x)).reshape(rows, columns, self.features)
         for _ in range(doublings):

@@ -20,7 +20,7 @@ def centres(size: int) -> Array:
 def interpolation(position: Array, size: int) -> Array:
     """Bilinear weights ``[P, size]`` of ``size`` pixels at the positions ``[P]``, given in [-1, 1] of their canvas."""
     pixel = ((position + 1) * size - 1) / 2
-    return jnp.maximum(0.0, 1.0 - jnp.abs(pixel[:, None] - jnp.arange(size, dtype=jnp.float32)))
+    return jnp.maximum(0.0, 1.0 - jnp.abs(pixel[:, None] - jnp.arange(size, dtype=jnp.float32)[None]))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
@@ -42,7 +42,7 @@ def _read_jvp(size, primals, tangents):
     )
     both = _contract(rows, image, columns)
     glimpse, down, right = both[: size[0], : size[1]], both[size[0] :, : size[1]], both[: size[0], size[1] :]
-    u, v = centres(size[0])[:, None, None], centres(size[1])[:, None]
+    u, v = centres(size[0])[:, None, None], centres(size[1])[None, :, None]
     jacobian = jnp.stack([down * u, right * v, down, right])  # by scale y, x and shift y, x
     d_image, d_scale, d_shift = tangents
     d_scale, d_shift = (jnp.zeros(2) if _is_zero(d) else d for d in (d_scale, d_shift))
@@ -63,7 +63,7 @@ def _inside(scale: Array, shift: Array, size: int) -> Array:
 
 def _slope(position: Array, size: int) -> Array:
     """The derivative ``[P, size]`` of ``interpolation`` with respect to the positions."""
-    offset = ((position + 1) * size - 1)[:, None] / 2 - jnp.arange(size, dtype=jnp.float32)
+    offset = ((position + 1) * size - 1)[:, None] / 2 - jnp.arange(size, dtype=jnp.float32)[None]
     return jnp.where(jnp.abs(offset) < 1.0, -jnp.sign(offset), 0.0) * (size / 2)
 
 
@@ -83,8 +83,8 @@ def place(glimpses: Array, scale: Array, shift: Array, canvas: tuple[int, int]) 
     """
     _, height, width, _ = glimpses.shape
     weights = jax.vmap(interpolation, (0, None))
-    rows = weights((centres(canvas[0]) - shift[:, :1]) / scale[:, :1], height)  # [N, H, h]
-    columns = weights((centres(canvas[1]) - shift[:, 1:]) / scale[:, 1:], width)  # [N, W, w]
+    rows = weights((centres(canvas[0])[None] - shift[:, :1]) / scale[:, :1], height)  # [N, H, h]
+    columns = weights((centres(canvas[1])[None] - shift[:, 1:]) / scale[:, 1:], width)  # [N, W, w]
     stretched = jnp.einsum("iabc,ixb->iaxc", glimpses, columns)
     return jnp.einsum("iya,iaxc->yxc", rows, stretched)
 
@@ -93,3 +93,20 @@ def box(scale: Array, shift: Array, canvas: tuple[int, int]) -> Array:
     """The box ``(y0, x0, y1, x1)`` in pixels that a glimpse covers."""
     size = jnp.asarray(canvas, jnp.float32)
     return jnp.concatenate([(shift - scale + 1) / 2 * size, (shift + scale + 1) / 2 * size])
+
+
+def extent(glimpse: Array, scale: Array, shift: Array, canvas: tuple[int, int], *, threshold: float = 0.2) -> Array:
+    """The tight box ``(y0, x0, y1, x1)``, in pixels of the canvas, of what is brighter than ``threshold`` in a glimpse.
+
+    Args:
+      glimpse: ``[h, w, C]``, placed at ``scale`` and ``shift`` (``[2]`` each); one that is dark everywhere has the box
+        of the whole glimpse.
+    """
+    bright = jnp.max(glimpse, axis=-1) > threshold
+    edges = []
+    for axis in range(2):
+        line = jnp.any(bright, axis=1 - axis)
+        first, last = jnp.argmax(line), line.size - jnp.argmax(line[::-1])
+        edges.append((2 * jnp.stack([first, last]) / line.size - 1) * scale[axis] + shift[axis])
+    y, x = ((edge + 1) / 2 * side for edge, side in zip(edges, canvas, strict=True))
+    return jnp.stack([y[0], x[0], y[1], x[1]])

@@ -24,19 +24,20 @@ def reinforce(log_w: Array, log_q: Array, *, baseline: Array | float = 0.0) -> E
     """
     _check(log_w, log_q)
     bound = log_mean_exp(log_w)
-    signal = _stop(bound - baseline)
+    signal = _learnable(bound - baseline)
     return Estimate(bound, bound + signal * jnp.sum(log_q, axis=-1))
 
 
 def leave_one_out(log_w: Array) -> Array:
     """``Y_{-k}``, VIMCO's baselines ``[..., K]``: L with w_k replaced by the geometric mean of the other weights.
 
-    The K replaced sets are formed explicitly: subtracting w_k from the sum loses up to 115 nats in float32.
+    The K replaced sets are formed explicitly: subtracting w_k from the sum loses up to 115 nats in float32, and
+    -inf - -inf has no value.
     """
     num_particles = log_w.shape[-1]
-    others = (jnp.sum(log_w, axis=-1, keepdims=True) - log_w) / (num_particles - 1)
     eye = jnp.eye(num_particles, dtype=bool)
-    return log_mean_exp(jnp.where(eye, others[..., :, None], log_w[..., None, :]))
+    others = jnp.sum(jnp.where(eye, 0.0, log_w[..., None, :]), axis=-1, keepdims=True) / (num_particles - 1)
+    return log_mean_exp(jnp.where(eye, others, log_w[..., None, :]))
 
 
 def vimco(log_w: Array, log_q: Array) -> Estimate:
@@ -45,8 +46,13 @@ def vimco(log_w: Array, log_q: Array) -> Estimate:
     if log_w.shape[-1] < 2:
         raise ValueError("vimco needs at least 2 particles for its leave-one-out baselines; K is 1")
     bound = log_mean_exp(log_w)
-    signal = _stop(bound[..., None] - leave_one_out(log_w))
+    signal = _learnable(bound[..., None] - leave_one_out(log_w))
     return Estimate(bound, bound + jnp.sum(signal * log_q, axis=-1))
+
+
+def _learnable(signal: Array) -> Array:
+    """The weight of a score; 0 where a bound is -inf and says nothing about which choice was better."""
+    return _stop(jnp.where(jnp.isfinite(signal), signal, 0.0))
 
 
 def _check(log_w: Array, log_q: Array) -> None:
@@ -88,6 +94,6 @@ def nvil(log_w: Array, log_q: Array, *, baseline: Array, moments: Moments) -> tu
     """
     _check(log_w, log_q)
     bound = log_mean_exp(log_w)
-    residual = _stop(bound - moments.mean) - baseline
+    residual = jnp.where(jnp.isneginf(bound), 0.0, _stop(bound - moments.mean) - baseline)
     signal = _stop(residual) / jnp.maximum(1.0, jnp.sqrt(moments.variance))
     return Estimate(bound, bound + signal * jnp.sum(log_q, axis=-1)), jnp.square(residual)

@@ -14,7 +14,7 @@ PATIENCE = 10  # non-finite steps in a row after which a seed gives up
 
 
 class Guard(NamedTuple):
-    """Account of the steps whose loss, gradient or result was not finite; such a step changes nothing else."""
+    """Account of the steps whose loss, gradient or ``aux`` was not finite; such a step changes nothing else."""
 
     skipped: Array  # int32 [], how many there were
     streak: Array  # int32 [], how many in a row, up to now
@@ -84,7 +84,7 @@ def make_update(experiment: Experiment, axis_name: str) -> Callable:
         updates, opt_state = experiment.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
 
-        finite = _all_finite((loss, grads, params, aux)) & (state.guard.failed_at < 0)
+        finite = _all_finite((loss, optax.global_norm(grads), aux)) & (state.guard.failed_at < 0)
         new, old = (params, opt_state, aux), (state.params, state.opt_state, state.aux)
         kept = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
         guard = _count(state.guard, finite, state.step)

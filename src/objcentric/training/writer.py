@@ -65,7 +65,7 @@ def write_figure(path: Path, figure: Figure) -> None:
     """Replaces the PNG in one go."""
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight")
+    figure.savefig(temporary, format="png")
     os.replace(temporary, path)
 
 
