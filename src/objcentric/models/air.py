@@ -47,9 +47,13 @@ class Config:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise UserError(f"model.{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}")
-        for name in ("num_steps", "what_dim", "hidden", "object_size", "output_std"):
+        for name in ("num_steps", "what_dim", "hidden", "object_size", "scale_std", "output_std"):
             if getattr(self, name) <= 0:
                 raise UserError(f"model.{name}={getattr(self, name)} must be positive")
+        if len(self.glimpse_size) != 2 or min(self.glimpse_size) < 1:
+            raise UserError(f"model.glimpse_size={self.glimpse_size} must be two positive numbers, height and width")
+        if self.background_dim < 0:
+            raise UserError(f"model.background_dim={self.background_dim} must be 0 or more")
         if self.object_size * _ROOM >= min(self.canvas[:2]):
             raise UserError(
                 f"model.object_size={self.object_size} leaves no room on a canvas of {self.canvas[0]}x{self.canvas[1]}; "
@@ -88,7 +92,7 @@ def make(config: Config) -> Model:
     smallest = _SMALLEST * expected
     odds = (expected - smallest) / (1.0 - expected)
     where_loc = jnp.array([math.log(odds), 0.0, 0.0])
-    aspect = min(height, width) / jnp.array([height, width], jnp.float32)
+    aspect = (min(height, width) / height, min(height, width) / width)
 
     nets = {
         "inference": {
@@ -138,7 +142,7 @@ def make(config: Config) -> Model:
     def geometry(where: Array) -> tuple[Array, Array]:
         """z^where ``[..., 3]`` to scale and shift ``[..., 2]`` of the spatial transformer."""
         scale = smallest + (1.0 - smallest) * nn.sigmoid(where[..., :1])
-        return scale * aspect, jnp.tanh(where[..., 1:])
+        return jnp.concatenate([scale * side for side in aspect], -1), jnp.tanh(where[..., 1:])
 
     def decode(params, z: dict) -> tuple[Array, Array]:
         """Glimpses ``[N, h, w, C]`` of present objects (absent ones are black) and the background ``[H, W, C]``."""
@@ -179,7 +183,8 @@ def make(config: Config) -> Model:
         """omega^i, h^i = R(x, z^{i-1}, h^{i-1}) (eq. 5); the notes of 2017-10 leave z^{i-1} out."""
         if previous is None:
             return apply(params, "inference", "core", state, features)
-        latents = jnp.concatenate([previous["where"], previous["what"], previous["presence"][None]])
+        # An absent object leaves no trace: what follows it, a background included, must not depend on its draw.
+        latents = previous["presence"] * jnp.concatenate([previous["where"], previous["what"], jnp.ones(1)])
         return apply(params, "inference", "core", state, jnp.concatenate([features, latents]))
 
     def attend(params, x: Array, h: Array, noise: dict, given: dict | None, pathwise: bool):

@@ -33,15 +33,15 @@ def read(image: Array, scale: Array, shift: Array, size: tuple[int, int]) -> Arr
 
 @functools.partial(read.defjvp, symbolic_zeros=True)
 def _read_jvp(size, primals, tangents):
-    # Reverse mode through the weights costs several small matrix products per glimpse. The derivative with respect to
-    # a position is known in advance: weights are piecewise linear. One product with both gives the glimpse and its slopes.
+    # Reverse mode through the weights costs several small matrix products per glimpse. But the weights are piecewise
+    # linear in the positions: products with their slopes give the derivatives along with the glimpse.
     image, scale, shift = primals
-    rows, columns = (
-        jnp.concatenate([f(_inside(scale[i], shift[i], size[i]), image.shape[i]) for f in (interpolation, _slope)])
-        for i in range(2)
-    )
-    both = _contract(rows, image, columns)
-    glimpse, down, right = both[: size[0], : size[1]], both[size[0] :, : size[1]], both[: size[0], size[1] :]
+    positions = [_inside(scale[i], shift[i], size[i]) for i in range(2)]
+    rows, columns = (interpolation(p, side) for p, side in zip(positions, image.shape[:2], strict=True))
+    row_slopes, column_slopes = (_slope(p, side) for p, side in zip(positions, image.shape[:2], strict=True))
+    glimpse = _contract(rows, image, columns)
+    down = _contract(row_slopes, image, columns)
+    right = _contract(rows, image, column_slopes)
     u, v = centres(size[0])[:, None, None], centres(size[1])[None, :, None]
     jacobian = jnp.stack([down * u, right * v, down, right])  # by scale y, x and shift y, x
     d_image, d_scale, d_shift = tangents
@@ -68,7 +68,8 @@ def _slope(position: Array, size: int) -> Array:
 
 
 def _contract(rows: Array, image: Array, columns: Array) -> Array:
-    return jnp.einsum("hwc,bw->hbc", jnp.einsum("ay,ywc->awc", rows, image), columns)
+    stretched = jnp.einsum("ay,ywc->awc", rows, image)
+    return jnp.swapaxes(jnp.einsum("awc,bw->acb", stretched, columns), 1, 2)
 
 
 def place(glimpses: Array, scale: Array, shift: Array, canvas: tuple[int, int]) -> Array:
