@@ -8,15 +8,41 @@ The same command again resumes a run that was stopped. Every field of the config
 """
 
 import importlib
+import importlib.util
 import sys
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file in configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made if missing, resumed if not finished.")
-_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "Train and evaluate, or evaluate the last checkpoint.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "Train, or evaluate the newest checkpoint.")
 flags.mark_flags_as_required(["config", "workdir"])
+
+
+def parse(arguments: list[str]) -> list[str]:
+    """Sets the flags; every mistake in them is one line."""
+    try:
+        rest = flags.FLAGS(arguments)
+        experiment = _CONFIG.value.experiment  # a file that could not be read is noticed only now
+    except flags.Error as error:
+        fail(error)
+    except AttributeError as error:
+        fail(f"the config has no such field: {getattr(error.args[0], 'args', error.args)[0]}")
+    except OSError as error:
+        fail(f"cannot read --config: {str(error).splitlines()[-1].strip()}")
+    if len(rest) > 1:
+        fail(f"{rest[1]!r} is not a flag: write --name=value, without spaces")
+    if not importlib.util.find_spec(f"experiments.{experiment}"):
+        fail(f"config.experiment={experiment!r} is unknown: name a module of experiments/")
+    return rest
+
+
+def fail(reason: object) -> NoReturn:
+    """Ends the program with one line."""
+    print("objcentric:", *str(reason).split(), file=sys.stderr)
+    sys.exit(2)
 
 
 def main(_) -> None:
@@ -28,8 +54,8 @@ def main(_) -> None:
         experiment = importlib.import_module(f"experiments.{_CONFIG.value.experiment}")
         loop.run(_CONFIG.value, _WORKDIR.value, experiment.build, mode=_MODE.value)
     except UserError as error:
-        sys.exit(f"objcentric: {error}")
+        fail(error)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse)

@@ -1,14 +1,15 @@
 """How fast AIR's training step is, as a fraction of what matrix products reach on the same machine at that moment.
 
-  python -m benchmarks.air_step                # the default config, and growth with K, batch and canvas
-  python -m benchmarks.air_step --brief        # the default config alone
-  python -m benchmarks.air_step --json=FILE    # also writes the figures
+  python -m benchmarks.air_step            # the default config, and growth with K, batch and canvas
+  python -m benchmarks.air_step --brief    # the default config alone
+  python -m benchmarks.air_step --write    # all, and writes the table to benchmarks/README.md
 
 The step is the one that training runs: batch, gradient, Adam, guard. FLOPs are those of its matrix products, counted
 in the traced program (a multiplication and an addition are two); everything else it does counts as time only.
 """
 
 import argparse
+import datetime
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,15 +24,27 @@ from ml_collections import ConfigDict
 from configs import air as air_config
 from experiments import air
 from objcentric.data import loader
-from objcentric.training import machine, parallel, step, writer
+from objcentric.training import machine, parallel, step
 
 INNER = 10  # training steps per timed call
+COLUMNS = {"ms_per_step": ".1f", "gflop_per_step": ".2f", "gflops": ".0f", "fraction": ".2f", "memory_mb": ".0f"}
+README = Path(__file__).parent / "README.md"
+HEADER = """# Benchmarks
+
+Written by `python -m benchmarks.air_step --write` on {date}: {machine}.
+
+AIR's training step (batch, gradient, Adam, guard) under changes to `configs/air.py`: K = 5 particles, batch 32, canvas
+50 x 50. GFLOP are those of its matrix products; "of products" is their rate over that of 1024 x 1024 products measured
+in the same run, alternately; memory is what the compiled program holds, its arguments included.
+
+{table}
+"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--brief", action="store_true", help="the default config alone")
-    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    parser.add_argument("--write", action="store_true", help="write the table to benchmarks/README.md")
     arguments = parser.parse_args()
 
     settings = [{}]
@@ -40,19 +53,17 @@ def main() -> None:
         settings += [{"train.batch_size": b} for b in (16, 64, 128)]
         settings += [{"data.canvas": (size, size)} for size in (36, 72, 100)]
         settings += [{"model.recurrence": "latent"}]
-    print(f"{machine.describe()}, matrix products of 1024 x 1024: {product_rate():.0f} GFLOP/s")
-    print(f"{'setting':34}{'ms/step':>9}{'GFLOP':>8}{'GFLOP/s':>9}{'of products':>12}{'memory MB':>11}")
-    rows = []
+    print(machine.describe())
+    columns = ("setting", "ms/step", "GFLOP/step", "GFLOP/s", "of products", "memory, MB")
+    lines = [columns, ("---",) * len(columns)]
     for changes in settings:
-        rows.append(measure(changes))
-        row = rows[-1]
-        print(
-            f"{row['setting']:34}{row['ms_per_step']:9.1f}{row['gflop_per_step']:8.2f}{row['gflops']:9.0f}"
-            f"{row['fraction']:12.2f}{row['memory_mb']:11.0f}",
-            flush=True,
-        )
-    if arguments.json:
-        writer.write_json(arguments.json, {"machine": machine.describe(), "rows": rows})
+        row = measure(changes)
+        figures = (f"{row[name]:{digits}}" for name, digits in COLUMNS.items())
+        lines.append((row["setting"], *figures))
+        print("  ".join(f"{name} {value}" for name, value in zip(columns, lines[-1], strict=True)), flush=True)
+    if arguments.write:
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        README.write_text(HEADER.format(machine=machine.describe(), date=datetime.date.today(), table=table))
 
 
 def measure(changes: dict[str, Any], repeats: int = 12) -> dict[str, Any]:

@@ -53,12 +53,16 @@ def air() -> ConfigDict:
     c.output_std = 0.3  # std of the Gaussian likelihood
     c.background = "none"  # 'none', 'mlp' or 'deconv': the component b = g(h^N) of notes 2017-12, eq. 11
     c.background_dim = 8  # dimension of z^background ~ N(0, I) between h^N and b; 0: deterministic, as eq. 11
-    c.presence_bias = 3.0  # initial logit of presence under q
+    c.presence_bias = 1.0  # initial logit of presence under q: near 0 objects go unused, at 3 they share one digit
     c.decoder_bias = -2.0  # initial logit of a decoded pixel; a bright start makes presence collapse
     c.presence_prior = ConfigDict()  # success probability of the truncated geometric prior of n
     c.presence_prior.start = 0.99
     c.presence_prior.end = 1e-5
-    c.presence_prior.steps = 2_000  # training steps of the geometric annealing
+    c.presence_prior.steps = 1_500  # training steps of the geometric annealing
+    c.presence_margin = ConfigDict()  # q(presence) stays within (margin, 1 - margin), annealed likewise: slots that are
+    c.presence_margin.start = 0.1  # left out now and then learn not to share an object
+    c.presence_margin.end = 1e-3
+    c.presence_margin.steps = 1_500
     return c
 
 
@@ -84,13 +88,13 @@ def optimizer() -> ConfigDict:
 
 def train() -> ConfigDict:
     c = ConfigDict()
-    c.num_steps = 3_000
+    c.num_steps = 2_500
     c.batch_size = 32  # examples per step over all devices
     c.num_devices = 0  # 0: all there are; must divide batch_size
-    c.inner_steps = 100  # training steps per dispatch (one lax.scan); logs, checkpoints and evaluations fall on multiples
+    c.inner_steps = 100  # steps per dispatch (one lax.scan); logs, checkpoints and evaluations fall on multiples
     c.log_every = 100
-    c.eval_every = 1_000  # on the validation split
-    c.checkpoint_every = 1_000
+    c.eval_every = 500  # on the validation split
+    c.checkpoint_every = 500
     c.checkpoints_kept = 2
     return c
 

@@ -19,13 +19,15 @@ from objcentric.nn.mlp import MLP
 from objcentric.training import schedules
 from objcentric.training.experiment import Experiment
 
+SCHEDULED = {"presence_prior": 1.0, "presence_margin": 0.4}  # fields of config.model that follow the step; at most
+
 
 def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     """The experiment that ``config`` (configs/base.py) describes; ``data`` takes the place of config.data's."""
     data = loader.load(config.data) if data is None else data
     check(config, data)
     model = air.make(model_config(config, data.test["image"].shape[1:]))
-    presence_prior = schedules.geometric(**config.model.presence_prior)
+    scheduled = {name: schedules.geometric(**config.model[name]) for name in SCHEDULED}
     init_objective, objective = make_objective(config.objective)
     counted = "count" in data.test
 
@@ -36,15 +38,14 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
     def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
         x, noise = images(batch["image"], keys)
-        hparams = {"presence_prior": presence_prior(step)}
+        hparams = {name: schedule(step) for name, schedule in scheduled.items()}
         traces = trace_particles(model, params, noise, x, hparams, config.objective.num_particles)  # [B, K, ...]
         estimate, extra, aux = objective(params["baseline"], x, traces, aux)
         metrics = {
             "bound": jnp.mean(estimate.bound),
             "log_likelihood": jnp.mean(traces.outputs["log_likelihood"]),
             "count": jnp.mean(jnp.sum(traces.z["presence"], -1)),
-            "presence_prior": hparams["presence_prior"],
-        }
+        } | hparams
         return jnp.mean(extra) - jnp.mean(estimate.surrogate), (metrics, aux)
 
     def images(image: Array, keys: Array) -> tuple[Array, Array]:
@@ -55,7 +56,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             x = jax.vmap(jax.random.bernoulli)(keys[:, 0], x).astype(jnp.float32)
         return x, keys[:, 1]
 
-    final = {"presence_prior": jnp.float32(config.model.presence_prior.end)}
+    final = {name: jnp.float32(config.model[name].end) for name in SCHEDULED}
 
     @jax.jit
     def look(params: dict, image: Array, keys: Array) -> dict:
@@ -120,11 +121,13 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         z = jax.vmap(model.trace, (None, 0, 0, None))(params, noise, x, final).z
         return {"x": x, "z": z, "count": jnp.sum(z["presence"], -1)} | jax.vmap(model.render, (None, 0))(params, z)
 
+    render = jax.jit(jax.vmap(model.render, (None, 0)))
+
     @jax.jit
     def imagine(params: dict, keys: Array) -> Array:
         # The annealed prior asks for empty scenes; equally likely counts show what the objects look like.
-        z, _ = jax.vmap(model.generate, (None, 0, None))(params, keys, {"presence_prior": jnp.ones(())})
-        return jax.vmap(model.render, (None, 0))(params, z)["mean"]
+        z, _ = jax.vmap(model.generate, (None, 0, None))(params, keys, final | {"presence_prior": jnp.ones(())})
+        return render(params, z)["mean"]
 
     def figures(params: dict, split: dict, key: Array) -> dict[str, Any]:
         """Reconstructions with boxes and objects, samples of the prior, interpolations, and the confusion matrix."""
@@ -145,7 +148,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             )
         if len(pairs := matching_pairs(seen["count"])):
             drawn["interpolation"] = plots.interpolation(
-                np.stack([interpolate(model, params, seen["z"], first, second) for first, second in pairs])
+                np.stack([interpolate(render, params, seen["z"], first, second) for first, second in pairs])
             )
         if counted:
             drawn["confusion"] = plots.confusion(evaluate(params, split, key, final=False)["confusion"])
@@ -176,9 +179,10 @@ def trace_particles(model: Any, params: dict, keys: Array, x: Array, hparams: di
 
 
 def make_objective(c: ConfigDict) -> tuple[Callable, Callable]:
-    """``init(key, size of x) -> (baseline params, aux)`` and ``apply(baseline, x, traces, aux) -> (estimate, loss, aux)``.
+    """What config.objective describes, as two functions.
 
-    ``traces`` are [B, K]; the loss [B] is that of the baseline; all is as config.objective says.
+    ``init(key, size of x) -> (baseline params, aux)`` and ``apply(baseline, x, traces, aux) -> (estimate, loss, aux)``:
+    ``traces`` are [B, K], and the loss [B] is that of the baseline.
     """
     if c.num_particles < 1:
         raise UserError(f"objective.num_particles={c.num_particles} must be at least 1")
@@ -194,13 +198,14 @@ def make_objective(c: ConfigDict) -> tuple[Callable, Callable]:
         return objectives.iwae(log_w), no_loss, aux
 
     def reinforce(_, x, log_w, log_q, aux):
-        aux = objectives.update_moments(aux, objectives.log_mean_exp(log_w), decay=c.decay)
-        return objectives.reinforce(log_w, log_q, baseline=aux.mean), no_loss, aux
+        estimate = objectives.reinforce(log_w, log_q, baseline=aux.mean)
+        return estimate, no_loss, objectives.update_moments(aux, estimate.bound, decay=c.decay)
 
     def nvil(params, x, log_w, log_q, aux):
         baseline = jax.vmap(lambda x: network.apply(params, x.reshape(-1))[0])(x)
-        aux = objectives.update_moments(aux, objectives.log_mean_exp(log_w) - baseline, decay=c.decay)
-        return *objectives.nvil(log_w, log_q, baseline=baseline, moments=aux), aux
+        estimate, loss = objectives.nvil(log_w, log_q, baseline=baseline, moments=aux)
+        loss = jnp.where(aux.count > 0, loss, 0.0)
+        return estimate, loss, objectives.update_moments(aux, estimate.bound - baseline, decay=c.decay)
 
     def vimco(_, x, log_w, log_q, aux):
         return objectives.vimco(log_w, log_q), no_loss, aux
@@ -214,14 +219,18 @@ def make_objective(c: ConfigDict) -> tuple[Callable, Callable]:
         return baseline, objectives.init_moments() if c.name in ("reinforce", "nvil") else ()
 
     def apply(baseline: dict, x: Array, traces: Any, aux: Any) -> tuple[objectives.Estimate, Array, Any]:
-        return known[c.name](baseline, x, traces.log_p - traces.log_q, traces.log_q_discrete, aux)
+        log_q = traces.log_q_discrete
+        if aux:
+            # The moments of no batch are no baseline: the first batch only sets them.
+            log_q = jnp.where(aux.count > 0, log_q, 0.0)
+        return known[c.name](baseline, x, traces.log_p - traces.log_q, log_q, aux)
 
     return init, apply
 
 
 def model_config(config: ConfigDict, canvas: tuple[int, int, int]) -> air.Config:
     """The model's typed config; the canvas comes from the data."""
-    fields = {name: value for name, value in config.model.items() if name != "presence_prior"}
+    fields = {name: value for name, value in config.model.items() if name not in SCHEDULED}
     return air.Config(canvas=tuple(canvas), **fields | {"glimpse_size": tuple(config.model.glimpse_size)})
 
 
@@ -230,12 +239,16 @@ def check(config: ConfigDict, data: loader.Data) -> None:
     most = int(data.test["count"].max()) if "count" in data.test else 0
     if most > config.model.num_steps:
         raise UserError(f"scenes hold up to {most} objects, model.num_steps={config.model.num_steps}: set it to {most}")
+    for name in ("batch_size", "num_examples", "num_pictures"):
+        if config.evaluate[name] < 1:
+            raise UserError(f"evaluate.{name}={config.evaluate[name]} must be at least 1")
     particles, chunk = config.evaluate.num_particles, config.evaluate.particle_chunk
     if chunk < 1 or particles % chunk:
         raise UserError(f"evaluate.particle_chunk={chunk} must divide evaluate.num_particles={particles}")
-    prior = config.model.presence_prior
-    if not (0 < prior.start <= 1 and 0 < prior.end <= 1 and prior.steps >= 0):
-        raise UserError(f"model.presence_prior={dict(prior)}: start and end must lie in (0, 1], steps be at least 0")
+    for name, largest in SCHEDULED.items():
+        start, end, steps = (config.model[name][field] for field in ("start", "end", "steps"))
+        if not (0 < start <= largest and 0 < end <= largest and steps >= 0):
+            raise UserError(f"model.{name}: start={start} and end={end} must lie in (0, {largest}], steps={steps} >= 0")
 
 
 def in_batches(function: Callable, params: dict, image: np.ndarray, key: Array, batch_size: int) -> Any:
@@ -257,8 +270,8 @@ def matching_pairs(counts: np.ndarray, most: int = 6) -> list[tuple[int, int]]:
     return pairs[:most]
 
 
-def interpolate(model: Any, params: dict, z: dict, first: int, second: int, steps: int = 9) -> np.ndarray:
-    """Images ``[steps, H, W, C]`` on the way between the latents of two rows of ``z``."""
-    weights = jnp.linspace(0.0, 1.0, steps)
-    between = jax.tree.map(lambda leaf: jax.vmap(lambda w: (1 - w) * leaf[first] + w * leaf[second])(weights), z)
-    return np.asarray(jax.vmap(model.render, (None, 0))(params, between)["mean"])
+def interpolate(render: Callable, params: dict, z: dict, first: int, second: int, steps: int = 9) -> np.ndarray:
+    """Images ``[steps, H, W, C]``, by ``render(params, z [steps, ...])``, on the way between two rows of ``z``."""
+    weights = np.linspace(0, 1, steps, dtype=np.float32)
+    between = jax.tree.map(lambda leaf: np.stack([(1 - w) * leaf[first] + w * leaf[second] for w in weights]), z)
+    return np.asarray(render(params, between)["mean"])

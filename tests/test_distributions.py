@@ -41,27 +41,33 @@ def test_log_prob_sums_over_the_event():
     assert float(log_p) == pytest.approx(stats.norm(loc, 0.3).logpdf(value).sum(), rel=1e-5)
 
 
-@pytest.mark.parametrize("of", ["logits", "probs"])
-def test_bernoulli_against_scipy(of):
+def test_pixel_bernoulli_against_scipy():
     probs = np.float32([0.1, 0.5, 0.97])
-    argument = probs if of == "probs" else np.log(probs / (1 - probs))
-    b = distributions.bernoulli(**{of: jnp.asarray(argument)})
+    b = distributions.pixel_bernoulli(jnp.asarray(probs))
     for value in (0.0, 1.0):
         np.testing.assert_allclose(b.log_prob(jnp.full(3, value)), stats.bernoulli(probs).logpmf(value), rtol=1e-4)
 
 
-def test_bernoulli_stays_away_from_certainty():
+def test_bernoulli_bounds_its_logits_smoothly():
+    """Near 0 logits are themselves, far out they keep a gradient: p can come back from the edge."""
+    logits = jnp.array([-1.0, 0.0, 0.5])
+    np.testing.assert_allclose(distributions.bernoulli(logits, 1e-3).logits, logits, atol=0.01)
+    far = jnp.array([-9.0, 9.0])
+    slope = jax.grad(lambda logits: distributions.bernoulli(logits, 1e-3).log_prob(jnp.array([1.0, 0.0])).sum())(far)
+    assert slope[0] > 0.1 and slope[1] < -0.1
+
+
+@pytest.mark.parametrize("margin", [0.001, 0.1])
+def test_bernoullis_stay_away_from_certainty(margin):
     for b in (
-        distributions.bernoulli(probs=jnp.array([-0.5, 0.0, 1.0, 1.7])),
-        distributions.bernoulli(logits=jnp.array([-50.0, -9.0, 9.0, 50.0])),
+        distributions.pixel_bernoulli(jnp.array([-0.5, 0.0, 1.0, 1.7]), margin),
+        distributions.bernoulli(jnp.array([-50.0, -40.0, 40.0, 50.0]), margin),
     ):
-        np.testing.assert_allclose(b.probs, [0.001, 0.001, 0.999, 0.999], rtol=1e-3)
+        np.testing.assert_allclose(b.probs, [margin, margin, 1 - margin, 1 - margin], rtol=1e-3)
         assert np.isfinite(b.log_prob(jnp.array([1.0, 1.0, 0.0, 0.0]))).all()
-    wide = distributions.bernoulli(probs=jnp.array([0.0, 1.0]), margin=0.1)
-    np.testing.assert_allclose(wide.probs, [0.1, 0.9], rtol=1e-6)
 
 
 def test_samples_are_floats_at_their_rate():
-    samples = distributions.bernoulli(probs=jnp.float32(0.3)).sample(seed=jax.random.key(0), sample_shape=4000)
+    samples = distributions.pixel_bernoulli(jnp.float32(0.3)).sample(seed=jax.random.key(0), sample_shape=4000)
     assert samples.dtype == jnp.float32 and set(np.unique(samples)) == {0.0, 1.0}
     assert float(samples.mean()) == pytest.approx(0.3, abs=4 * np.sqrt(0.21 / 4000))

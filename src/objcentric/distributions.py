@@ -8,12 +8,18 @@ from jax import Array
 normal = distrax.Normal  # (loc, scale)
 
 
-def bernoulli(*, logits: Array | None = None, probs: Array | None = None, margin: float = 1e-3) -> distrax.Distribution:
-    """Bernoulli whose probability is kept within [margin, 1 - margin]; give one of ``logits`` and ``probs``."""
-    if logits is None:
-        return distrax.Bernoulli(probs=jnp.clip(probs, margin, 1 - margin), dtype=jnp.float32)
+def bernoulli(logits: Array, margin: Array | float) -> distrax.Distribution:
+    """Bernoulli whose probability stays within (margin, 1 - margin).
+
+    Logits are bounded smoothly, by a tanh: clipped ones would have no gradient, and what is certain could never change.
+    """
     bound = jnp.log1p(-margin) - jnp.log(margin)
-    return distrax.Bernoulli(logits=jnp.clip(logits, -bound, bound), dtype=jnp.float32)
+    return distrax.Bernoulli(logits=bound * jnp.tanh(logits / bound), dtype=jnp.float32)
+
+
+def pixel_bernoulli(mean: Array, margin: float = 1e-3) -> distrax.Distribution:
+    """Bernoulli of binary pixels, whose means are clipped to [margin, 1 - margin]."""
+    return distrax.Bernoulli(probs=jnp.clip(mean, margin, 1 - margin), dtype=jnp.float32)
 
 
 def log_prob(distribution: distrax.Distribution, value: Array) -> Array:

@@ -1,10 +1,13 @@
 """Tiny scenes of bright squares, and a config of AIR to match."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from configs import base
 from objcentric.data.loader import Data
+from objcentric.training.experiment import Experiment
 
 
 def make_split(num: int, seed: int, channels: int = 1) -> dict[str, np.ndarray]:
@@ -33,14 +36,27 @@ def make_config(**fields) -> ConfigDict:
     """A small AIR; ``fields`` are dotted names with '__' for '.'."""
     config = base.get_config()
     shrink(config)
+    config.model.object_size = 4.0
     config.update_from_flattened_dict({name.replace("__", "."): value for name, value in fields.items()})
     return config
 
 
 def shrink(config: ConfigDict) -> None:
-    """Makes any config of AIR train in no time, whatever its scenes are."""
-    config.data.update(num_train=32, num_valid=6, num_test=9)
-    config.model.update(num_steps=2, what_dim=3, hidden=8, glimpse_size=(5, 4), object_size=4.0)
-    config.objective.update(num_particles=2, baseline_hidden=8)
-    config.train.update(num_steps=3, batch_size=4, num_devices=1, inner_steps=3, log_every=1, eval_every=3)
-    config.evaluate.update(batch_size=6, num_particles=4, particle_chunk=2, num_examples=6, num_pictures=2)
+    """Makes any config train in no time, on scenes as large as they are in the config."""
+    small = {
+        "data": {"num_train": 32, "num_valid": 6, "num_test": 9},
+        "model": {"num_steps": 2, "what_dim": 3, "hidden": 8, "glimpse_size": (5, 4)},
+        "objective": {"num_particles": 2, "baseline_hidden": 8},
+        "train": {"num_steps": 3, "batch_size": 4, "num_devices": 1, "inner_steps": 3, "log_every": 1, "eval_every": 3},
+        "evaluate": dict(batch_size=6, num_particles=4, particle_chunk=2, num_examples=6, num_pictures=2),
+    }
+    for part, fields in small.items():
+        config[part].update({name: value for name, value in fields.items() if name in config[part]})
+
+
+def filled(experiment: Experiment) -> Experiment:
+    """``experiment`` with parameters that need no compilation."""
+    shapes, aux = jax.eval_shape(experiment.init, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.1, leaf.shape), jnp.float32), shapes)
+    return experiment._replace(init=lambda key: (params, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), aux)))

@@ -21,7 +21,8 @@ def elu(x):
 
 
 def lstm(params, cell, hidden, x):
-    gate = {name: dense(params["params"]["i" + name], x) + dense(params["params"]["h" + name], hidden) for name in "ifgo"}
+    layers = params["params"]
+    gate = {name: dense(layers["i" + name], x) + dense(layers["h" + name], hidden) for name in "ifgo"}
     cell = expit(gate["f"]) * cell + expit(gate["i"]) * np.tanh(gate["g"])
     return cell, expit(gate["o"]) * np.tanh(cell)
 
@@ -96,7 +97,9 @@ def densities(config, params, x, presence_prior, z, background=None):
         cell, hidden = lstm(inference["core"], cell, hidden, core_input)
         raw = mlp(inference["where_presence"], hidden)
         if i <= count:
-            log_q_discrete += bernoulli(expit(raw[6] + config.presence_bias), z["presence"][i])
+            bound = np.log(99)  # presence_margin = 0.01
+            logit = bound * np.tanh((raw[6] + config.presence_bias) / bound)
+            log_q_discrete += bernoulli(expit(logit), z["presence"][i])
         if i < count:
             loc, scale = statistics(raw[:6], 0.1)
             log_q += stats.norm(where_loc(config) + loc, scale).logpdf(z["where"][i]).sum()

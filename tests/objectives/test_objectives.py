@@ -20,12 +20,18 @@ LOG_PRIOR = np.log(softmax([0.3, -0.2, 0.5]))
 LOG_LIKELIHOOD = np.array([-1.0, -2.5, -0.3])
 LOGITS = np.array([-0.4, 0.6, 0.1])
 
-MOMENTS = objectives.Moments(jnp.float32(-1.3), jnp.float32(4.0), jnp.float32(7.0))
+
+
+def moments_of_variance(variance):
+    return objectives.Moments(jnp.float32(-1.3), jnp.float32(1.69 + variance), jnp.float32(7.0))
+
+
+MOMENTS = moments_of_variance(4.0)
 SCORE_FUNCTION = {
     "reinforce": objectives.reinforce,
     "reinforce with a baseline": functools.partial(objectives.reinforce, baseline=-1.7),
     "nvil": lambda log_w, log_q: objectives.nvil(
-        log_w, log_q, baseline=jnp.float32(0.4), moments=MOMENTS._replace(variance=jnp.float32(0.5))
+        log_w, log_q, baseline=jnp.float32(0.4), moments=moments_of_variance(0.5)
     )[0],
     "vimco": objectives.vimco,
 }
@@ -98,7 +104,7 @@ def test_unbiased(name, num_particles):
 
 def test_nvil_scales_its_signal_where_it_varies_much():
     def signal(variance):
-        moments = MOMENTS._replace(variance=jnp.float32(variance))
+        moments = moments_of_variance(variance)
 
         def surrogate(log_q):
             return objectives.nvil(jnp.float32([-2.0, -3.0]), log_q, baseline=jnp.float32(0.5), moments=moments)[0][1]
@@ -289,21 +295,34 @@ def test_moments_are_plain_averages_at_first():
 
 def test_moments_forget_at_the_rate_of_their_decay():
     signals = np.random.default_rng(4).normal(-5, 3, (40, 20)).astype(np.float32)
-    moments, mean = objectives.init_moments(), 0.0
+    moments, mean, square = objectives.init_moments(), 0.0, 0.0
     update = jax.jit(functools.partial(objectives.update_moments, decay=0.9))
     for i, signal in enumerate(signals):
         moments = update(moments, signal)
         rate = max(0.1, 1 / (i + 1))
         mean = (1 - rate) * mean + rate * signal.mean()
+        square = (1 - rate) * square + rate * (signal**2).mean()
         np.testing.assert_allclose(moments.mean, mean, rtol=1e-5)
-    assert 6 < float(moments.variance) < 13  # of the signal: 9
+        np.testing.assert_allclose(moments.variance, square - mean**2, rtol=1e-4)
+    assert 6 < moments.variance < 13  # of the signal: 9
 
 
 def test_moments_of_a_constant():
     moments = objectives.init_moments()
     for _ in range(3):
         moments = objectives.update_moments(moments, jnp.full(4, -700.0), decay=0.9)
-    assert (moments.mean, moments.variance, moments.count) == (-700, 0, 3)
+    assert (moments.mean, moments.count) == (-700, 3)
+    assert 0 <= moments.variance < 0.5  # float32's share of 700^2
+
+
+def test_moments_of_parts_average_to_those_of_the_whole():
+    """So that a batch over several devices has one baseline."""
+    start = objectives.Moments(jnp.float32(-2.0), jnp.float32(5.0), jnp.float32(3.0))
+    signal = jnp.float32([-3.0, -1.0, 4.0, 2.5])
+    whole = objectives.update_moments(start, signal, decay=0.9)
+    parts = [objectives.update_moments(start, part, decay=0.9) for part in (signal[:2], signal[2:])]
+    for value, first, second in zip(whole, *parts, strict=True):
+        np.testing.assert_allclose(value, (first + second) / 2, rtol=1e-6)
 
 
 def test_moments_stop_gradients():

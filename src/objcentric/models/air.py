@@ -40,7 +40,7 @@ class Config:
     output_std: float = 0.3
     background: str = "none"
     background_dim: int = 8
-    presence_bias: float = 3.0
+    presence_bias: float = 1.0
     decoder_bias: float = -2.0
 
     def __post_init__(self):
@@ -55,9 +55,10 @@ class Config:
         if self.background_dim < 0:
             raise UserError(f"model.background_dim={self.background_dim} must be 0 or more")
         if self.object_size * _ROOM >= min(self.canvas[:2]):
+            height, width, _ = self.canvas
             raise UserError(
-                f"model.object_size={self.object_size} leaves no room on a canvas of {self.canvas[0]}x{self.canvas[1]}; "
-                f"it must be below {min(self.canvas[:2]) / _ROOM:.0f}"
+                f"model.object_size={self.object_size} leaves no room on a canvas of {height}x{width}; "
+                f"it must be below {min(height, width) / _ROOM:.0f}"
             )
 
 
@@ -108,8 +109,8 @@ def make(config: Config) -> Model:
     if has_background:
         if config.background_dim:
             nets["inference"]["background_encoder"] = MLP((config.hidden,), 2 * config.background_dim)
-        kinds = {"mlp": MLP((config.hidden,), math.prod(config.canvas), output_scale=0.1), "deconv": Deconv(config.canvas)}
-        nets["generative"]["background"] = kinds[config.background]
+        mlp = MLP((config.hidden,), math.prod(config.canvas), output_scale=0.1)
+        nets["generative"]["background"] = mlp if config.background == "mlp" else Deconv(config.canvas)
 
     core_input = config.hidden + (0 if config.recurrence == "image" else 4 + config.what_dim)
     inputs = {
@@ -160,7 +161,7 @@ def make(config: Config) -> Model:
     def likelihood(mean: Array):
         if config.likelihood == "gaussian":
             return distributions.normal(mean, config.output_std)
-        return distributions.bernoulli(probs=mean)
+        return distributions.pixel_bernoulli(mean)
 
     where_prior = distributions.normal(where_loc, jnp.array([config.scale_std, 1.0, 1.0]))
     what_prior = distributions.normal(jnp.zeros(config.what_dim), jnp.ones(config.what_dim))
@@ -187,26 +188,34 @@ def make(config: Config) -> Model:
         latents = previous["presence"] * jnp.concatenate([previous["where"], previous["what"], jnp.ones(1)])
         return apply(params, "inference", "core", state, jnp.concatenate([features, latents]))
 
-    def attend(params, x: Array, h: Array, noise: dict, given: dict | None, pathwise: bool):
-        """Infers one object (eq. 6, algorithm 4): its draw, log q of where and what, and the presence logit."""
+    def attend(params, x: Array, margin: Array, h: Array, noise: dict, given: dict | None, pathwise: bool):
+        """Infers one object (eq. 6, algorithm 4): its draw, and the scores that `infer_objects` returns."""
 
         def draw(name: str, q) -> Array:
             sample = q.loc + q.scale * noise[name] if given is None else given[name]
             return sample if pathwise else jax.lax.stop_gradient(sample)
 
         raw = apply(params, "inference", "where_presence", h)
-        residual, logit = _statistics(raw[:6], 0.1), raw[6] + config.presence_bias
+        residual = _statistics(raw[:6], 0.1)
+        presence_q = distributions.bernoulli(raw[6] + config.presence_bias, margin)
         where_q = distributions.normal(where_loc + residual.loc, residual.scale)
         where = draw("where", where_q)
         glimpse = spatial_transformer.read(x, *geometry(where), config.glimpse_size)
-        what_q = distributions.normal(*_statistics(apply(params, "inference", "glimpse_encoder", glimpse.reshape(-1)), 0.5))
+        encoding = apply(params, "inference", "glimpse_encoder", glimpse.reshape(-1))
+        what_q = distributions.normal(*_statistics(encoding, 0.5))
         what = draw("what", what_q)
-        go_on = distributions.bernoulli(logits=logit).probs > noise["presence"] if given is None else given["presence"]
+        go_on = presence_q.probs > noise["presence"] if given is None else given["presence"]
+        go_on = go_on.astype(jnp.float32)
         log_q = distributions.log_prob(where_q, where) + distributions.log_prob(what_q, what)
-        return {"where": where, "what": what, "presence": go_on.astype(jnp.float32)}, log_q, logit
+        scores = {"objects": log_q, "presence": presence_q.log_prob(go_on), "presence_prob": presence_q.probs}
+        return {"where": where, "what": what, "presence": go_on}, scores
 
-    def infer_objects(params, key: Array, x: Array, given: dict | None, pathwise: bool):
-        """All slots: z ``[N, ...]``, log q of where and what ``[N]``, presence logits ``[N]``, and h^N."""
+    def infer_objects(params, key: Array, x: Array, margin: Array, given: dict | None, pathwise: bool):
+        """All slots: z ``[N, ...]``, the scores of each slot, and h^N.
+
+        Scores ``[N]``: log q of where and what (``objects``), log q of ``presence`` if the slot before is present, and
+        ``presence_prob``, its probability of being present then.
+        """
         features = nn.elu(apply(params, "inference", "image_encoder", x.reshape(-1)))
         start = params["inference"]["initial_state"]
         start = (start["cell"], start["hidden"])
@@ -215,19 +224,19 @@ def make(config: Config) -> Model:
         noise = {"where": where, "what": what, "presence": jax.random.uniform(presence_key, (num_steps,))}
         if config.recurrence == "image":
             _, h = jax.lax.scan(lambda state, _: recur(params, features, state, None), start, None, num_steps)
-            z, log_q, logits = jax.vmap(lambda *args: attend(params, x, *args, pathwise))(h, noise, given)
-            return z | {"presence": jnp.cumprod(z["presence"])}, log_q, logits, h[-1]
+            z, scores = jax.vmap(lambda *args: attend(params, x, margin, *args, pathwise))(h, noise, given)
+            return z | {"presence": jnp.cumprod(z["presence"])}, scores, h[-1]
 
         def step(carry, inputs):
             state, previous = carry
             state, h = recur(params, features, state, previous)
-            z, log_q, logit = attend(params, x, h, *inputs, pathwise)
+            z, scores = attend(params, x, margin, h, *inputs, pathwise)
             z["presence"] = z["presence"] * previous["presence"]
-            return (state, z), (z, log_q, logit, h)
+            return (state, z), (z, scores, h)
 
         nothing = {"where": jnp.zeros(3), "what": jnp.zeros(config.what_dim), "presence": jnp.ones(())}
-        _, (z, log_q, logits, h) = jax.lax.scan(step, (start, nothing), (noise, given))
-        return z, log_q, logits, h[-1]
+        _, (z, scores, h) = jax.lax.scan(step, (start, nothing), (noise, given))
+        return z, scores, h[-1]
 
     def infer_background(params, key: Array, h: Array, given, pathwise: bool) -> tuple[Array, Array]:
         """z^background and its log q; with ``background_dim=0`` it is h^N itself (eq. 11)."""
@@ -242,7 +251,8 @@ def make(config: Config) -> Model:
         """Draws z ~ q(z | x), or scores the given z, for the image ``x [H, W, C]`` in [0, 1].
 
         Args:
-          hparams: ``presence_prior``, the success probability of the geometric prior.
+          hparams: ``presence_prior``, the success probability of the geometric prior, and ``presence_margin``: q of
+            presence stays within (margin, 1 - margin).
           z: ``presence [N]`` (ones, then zeros), ``where [N, 3]``, ``what [N, what_dim]`` and, with a background
             component, ``background``; ``None`` to draw it.
           pathwise: whether gradients flow through the draw of the continuous latents.
@@ -254,11 +264,11 @@ def make(config: Config) -> Model:
         """
         object_key, background_key = jax.random.split(key)
         objects = None if z is None else {name: z[name] for name in ("where", "what", "presence")}
-        drawn, log_q_objects, logits, h = infer_objects(params, object_key, x, objects, pathwise)
+        drawn, scores, h = infer_objects(params, object_key, x, hparams["presence_margin"], objects, pathwise)
         presence = drawn["presence"]
         before = jnp.concatenate([jnp.ones(1), presence[:-1]])
-        log_q_discrete = jnp.sum(before * distributions.bernoulli(logits=logits).log_prob(presence))
-        log_q = log_q_discrete + jnp.sum(presence * log_q_objects)
+        log_q_discrete = jnp.sum(before * scores["presence"])
+        log_q = log_q_discrete + jnp.sum(presence * scores["objects"])
         if has_background:
             given = None if z is None else z["background"]
             drawn["background"], log_q_background = infer_background(params, background_key, h, given, pathwise)
@@ -270,7 +280,7 @@ def make(config: Config) -> Model:
         outputs = {
             "mean": mean,
             "log_likelihood": log_likelihood,
-            "presence_prob": distributions.bernoulli(logits=logits).probs,
+            "presence_prob": scores["presence_prob"],
             "boxes": boxes(drawn["where"]),
             "extents": jax.vmap(lambda g, *at: spatial_transformer.extent(g, *at, (height, width)))(
                 glimpses, *geometry(drawn["where"])

@@ -61,11 +61,15 @@ def _check(log_w: Array, log_q: Array) -> None:
 
 
 class Moments(NamedTuple):
-    """Running mean and variance of a learning signal."""
+    """Running mean and mean square of a learning signal; over devices, their averages are those of the whole batch."""
 
     mean: Array  # []
-    variance: Array  # []
+    square: Array  # []
     count: Array  # [] batches seen
+
+    @property
+    def variance(self) -> Array:
+        return jnp.maximum(self.square - jnp.square(self.mean), 0.0)
 
 
 def init_moments() -> Moments:
@@ -74,12 +78,12 @@ def init_moments() -> Moments:
 
 
 def update_moments(moments: Moments, signal: Array, *, decay: float) -> Moments:
-    """Moves towards the mean and variance of ``signal [...]``; the plain average until ``1 / (1 - decay)`` batches."""
+    """Moves towards the moments of ``signal [...]``; the plain average until ``1 / (1 - decay)`` batches."""
     signal = _stop(signal)
     rate = jnp.maximum(1.0 - decay, 1.0 / (moments.count + 1.0))
     mean = moments.mean + rate * (jnp.mean(signal) - moments.mean)
-    variance = moments.variance + rate * (jnp.mean(jnp.square(signal - mean)) - moments.variance)
-    return Moments(mean, variance, moments.count + 1.0)
+    square = moments.square + rate * (jnp.mean(jnp.square(signal)) - moments.square)
+    return Moments(mean, square, moments.count + 1.0)
 
 
 def nvil(log_w: Array, log_q: Array, *, baseline: Array, moments: Moments) -> tuple[Estimate, Array]:
@@ -87,7 +91,7 @@ def nvil(log_w: Array, log_q: Array, *, baseline: Array, moments: Moments) -> tu
 
     Args:
       baseline: b(x) ``[...]``, a network's prediction of ``L - c``.
-      moments: c and v of ``L - b(x)``, from `update_moments`.
+      moments: c and v of ``L - b(x)``, from `update_moments` with the batches before this one.
 
     Returns:
       the estimate, and the loss ``(sg(L) - b(x) - c)^2 [...]`` whose gradient trains the baseline.

@@ -205,7 +205,8 @@ def _check(config: ConfigDict, mode: str) -> None:
     for name in ("num_steps", "inner_steps", "log_every", "eval_every", "checkpoint_every"):
         if config.train[name] < 1:
             raise UserError(f"train.{name}={config.train[name]}: use at least 1")
-    if not config.seeds or len(set(config.seeds)) < len(config.seeds) or min(config.seeds) < 0:
+    seeds = config.seeds
+    if not seeds or len(set(seeds)) < len(seeds) or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
         raise UserError(f"seeds={config.seeds}: use one or more different numbers from 0 up")
 
 

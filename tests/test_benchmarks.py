@@ -1,0 +1,34 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from benchmarks import air_step
+
+
+def test_flops_of_products_in_loops_and_batches():
+    def program(a, b):
+        def body(c, _):
+            return jnp.tanh(c @ b), None
+
+        return jax.lax.scan(body, a, None, 7)[0]
+
+    a, b = jnp.ones((3, 5)), jnp.ones((5, 5))
+    assert air_step.count_flops(jax.make_jaxpr(program)(a, b).jaxpr) == 7 * 2 * 3 * 5 * 5
+    batched = jax.vmap(program, (0, None))
+    assert air_step.count_flops(jax.make_jaxpr(jax.jit(batched))(a[None], b).jaxpr) == 7 * 2 * 3 * 5 * 5
+
+
+def test_flops_of_a_convolution():
+    image, kernel = jnp.ones((1, 8, 8, 3)), jnp.ones((2, 2, 3, 4))
+    convolve = lambda x, w: jax.lax.conv_general_dilated(  # noqa: E731
+        x, w, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    flops = air_step.count_flops(jax.make_jaxpr(convolve)(image, kernel).jaxpr)
+    assert flops == 2 * (7 * 7 * 4) * (2 * 2 * 3)
+
+
+def test_measures_a_small_step():
+    small = {"data.canvas": (24, 24), "model.object_size": 8.0, "model.hidden": 16, "objective.num_particles": 2}
+    row = air_step.measure(small | {"train.batch_size": 4}, repeats=1)
+    assert row["gflop_per_step"] > 0 and row["memory_mb"] > 0
+    assert row["fraction"] == pytest.approx(row["gflops"] / row["product_gflops"])

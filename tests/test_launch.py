@@ -1,0 +1,195 @@
+"""launch.py: whatever is wrong ends in one line, a status that is not 0, and no lost checkpoint."""
+
+import gzip
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import launch
+from configs import base
+from objcentric.training.checkpoint import Checkpoints
+from tests.experiments import scenes
+from tests.training import linear
+
+ROOT = Path(launch.__file__).parent
+
+
+def command(*arguments):
+    """Status, output and errors of ``python launch.py ...``."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    done = subprocess.run(
+        [sys.executable, "launch.py", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """Runs launch.main in this process; returns what it printed to stderr, without the loop's line per validation."""
+
+    def run(config, workdir=tmp_path / "run", mode="train"):
+        for flag, value in (("_CONFIG", config), ("_WORKDIR", str(workdir)), ("_MODE", mode)):
+            monkeypatch.setattr(launch, flag, SimpleNamespace(value=value))
+        with pytest.raises(SystemExit) as stop:
+            launch.main(["launch.py"])
+        assert stop.value.code == 2
+        return [line for line in capsys.readouterr().err.splitlines() if not line.startswith("step ")]
+
+    return run
+
+
+def config_of(**fields):
+    config = base.get_config()
+    config.train.num_devices = 1
+    config.update_from_flattened_dict({name.replace("__", "."): value for name, value in fields.items()})
+    return config
+
+
+# --------------------------------------------------------------------------------------------------- the command line
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--config.objective.nam=nvil"], "the config has no such field: 'nam' Did you mean \"name\""),
+        (["--config.train.batch_size=many"], "flag --config.train.batch_size=many: invalid literal for int()"),
+        (["--mode=test"], "flag --mode=test: value should be one of <train|evaluate>"),
+        (["--config.experiment=ari"], "config.experiment='ari' is unknown: name a module of experiments/"),
+        (["runs/air"], "'runs/air' is not a flag"),
+    ],
+)
+def test_flags(arguments, message, tmp_path):
+    status, output, errors = command("--config=configs/air.py", f"--workdir={tmp_path / 'run'}", *arguments)
+    assert (status, output) == (2, "")
+    assert errors.startswith(f"objcentric: {message}") and errors.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_flags(tmp_path):
+    for arguments, message in (
+        (["--config=configs/air.py"], "flag --workdir=None"),
+        (["--config=configs/none.py", "--workdir=runs"], "cannot read --config: [Errno 2] No such file or directory"),
+    ):
+        status, _, errors = command(*arguments)
+        assert status == 2 and errors.startswith(f"objcentric: {message}") and errors.count("\n") == 1
+
+
+def test_a_mistake_found_by_the_experiment_is_one_line_too(tmp_path):
+    arguments = ["--config.objective.name=reinforced", f"--config.data.cache_dir={tmp_path}"]
+    arguments += [f"--config.data.num_{split}=4" for split in ("train", "valid", "test")]
+    status, output, errors = command("--config=configs/air.py", f"--workdir={tmp_path / 'run'}", *arguments)
+    assert (status, output) == (2, "")
+    lines = errors.splitlines()
+    assert lines[-1].startswith("objcentric: objective.name='reinforced' is unknown: use one of elbo, iwae, reinforce,")
+    assert len(lines) == 1 and "Traceback" not in errors
+
+
+# -------------------------------------------------------------------------------------------------- config and folder
+
+
+def scenes_config(tmp_path, **fields):
+    """A config of ready scenes in an .npz, that trains in seconds."""
+    split = scenes.make_split(40, 0)
+    np.savez(tmp_path / "scenes.npz", **split)
+    fields = {"data__name": "scenes", "data__path": str(tmp_path / "scenes.npz")} | fields
+    return scenes.make_config(**fields)
+
+
+def test_vimco_of_one_particle(run, tmp_path):
+    (line,) = run(scenes_config(tmp_path, objective__num_particles=1))
+    assert line.startswith("objcentric: objective.name='vimco' compares particles: set objective.num_particles to 2")
+
+
+def test_another_config_in_the_same_folder(run, tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    config = config_of(objective__name="nvil")
+    (tmp_path / "run" / "config.json").write_text(config.to_json())
+    (line,) = run(config_of(objective__name="vimco"))
+    assert "run holds a run with objective.name=nvil, not vimco: choose another --workdir" in line
+
+
+def test_a_folder_that_cannot_be_written(run, tmp_path):
+    (tmp_path / "file").write_text("")
+    (line,) = run(config_of(), tmp_path / "file" / "run")
+    assert line.startswith("objcentric: cannot write to --workdir=") and "Not a directory" in line
+
+
+def test_a_batch_that_devices_do_not_divide(run):
+    (line,) = run(config_of(train__num_devices=4, train__batch_size=30))
+    assert line.startswith("objcentric: train.batch_size=30 does not divide among 4 devices: use a multiple of 4")
+
+
+def test_an_unknown_mode(run):
+    (line,) = run(config_of(), mode="test")
+    assert "mode 'test' is unknown" in line
+
+
+@pytest.mark.parametrize("seeds", [(), (0, 0), ("a",), (0, "a"), (0.5,)])
+def test_impossible_seeds(run, seeds):
+    (line,) = run(config_of(seeds=seeds))
+    assert line.startswith("objcentric: seeds=") and "different numbers from 0 up" in line
+
+
+# ------------------------------------------------------------------------------------------------------------ the data
+
+
+def png(path, height, width):
+    Image.fromarray(np.full((height, width), 200, np.uint8)).save(path)
+
+
+@pytest.mark.parametrize("name", ["scenes", "multi_digit"])
+def test_a_folder_of_mixed_sizes(run, tmp_path, name):
+    (tmp_path / "images").mkdir()
+    for i, height in enumerate((10, 10, 12, 10)):
+        png(tmp_path / "images" / f"{i}.png", height, 10)
+    field = {"scenes": "data__path", "multi_digit": "data__source"}[name]
+    config = config_of(data__name=name, data__cache_dir=str(tmp_path), **{field: str(tmp_path / "images")})
+    (line,) = run(config)
+    assert "mixes sizes: 0.png is 10x10 and 2.png is 10x12" in line and line.endswith("make all images one size")
+
+
+@pytest.mark.parametrize("name", ["scenes", "multi_digit"])
+def test_an_empty_folder(run, tmp_path, name):
+    (tmp_path / "images").mkdir()
+    field = {"scenes": "data__path", "multi_digit": "data__source"}[name]
+    config = config_of(data__name=name, data__cache_dir=str(tmp_path), **{field: str(tmp_path / "images")})
+    (line,) = run(config)
+    assert line.startswith("objcentric: ") and "images holds no PNG" in line
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_an_idx_file_that_is_cut_off(run, tmp_path, zipped):
+    (tmp_path / "mnist").mkdir()
+    content = b"\0\0\x08\x03" + np.array([60_000, 28, 28], ">i4").tobytes() + bytes(1000)
+    name = "train-images-idx3-ubyte"
+    if zipped:
+        (tmp_path / "mnist" / f"{name}.gz").write_bytes(gzip.compress(content + bytes(100_000))[:-30])
+    else:
+        (tmp_path / "mnist" / name).write_bytes(content)
+    (tmp_path / "mnist" / "train-labels-idx1-ubyte").write_bytes(b"")
+    config = config_of(data__source="mnist", data__path=str(tmp_path / "mnist"), data__cache_dir=str(tmp_path))
+    (line,) = run(config)
+    assert name in line and "cut off" in line and line.endswith("copy or download it again")
+
+
+# -------------------------------------------------------------------------------------------------------- non-finite
+
+
+def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(run, tmp_path, monkeypatch):
+    def build(config):
+        return linear.build(config, bad=lambda params, step: step >= 22)
+
+    monkeypatch.setitem(sys.modules, "experiments.linear", SimpleNamespace(build=build))
+    for _ in range(2):  # the same command again ends in the same way
+        (line,) = run(linear.make_config())
+        assert line.startswith("objcentric: loss or gradient is not finite since step 22 (last good checkpoint: ")
+        assert "try a smaller optimizer.learning_rate" in line
+    arrays = Checkpoints(tmp_path / "run" / "checkpoints", 2)._read(30)
+    assert all(np.isfinite(array).all() for array in arrays.values())
+    assert not (tmp_path / "run" / "eval.json").exists()
