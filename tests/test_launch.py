@@ -85,9 +85,9 @@ def test_a_mistake_found_by_the_experiment_is_one_line_too(tmp_path):
     arguments += [f"--config.data.num_{split}=4" for split in ("train", "valid", "test")]
     status, output, errors = command("--config=configs/air.py", f"--workdir={tmp_path / 'run'}", *arguments)
     assert (status, output) == (2, "")
-    lines = errors.splitlines()
-    assert lines[-1].startswith("objcentric: objective.name='reinforced' is unknown: use one of elbo, iwae, reinforce,")
-    assert len(lines) == 1 and "Traceback" not in errors
+    *log, line = errors.splitlines()
+    assert line.startswith("objcentric: objective.name='reinforced' is unknown: use one of elbo, iwae, reinforce,")
+    assert all(entry[:1] in "EWI" for entry in log)  # XLA's own log, on a slow machine
 
 
 # -------------------------------------------------------------------------------------------------- config and folder
