@@ -12,5 +12,5 @@ def get_config():
     config.data.object_size = (18, 24)
     config.data.num_train = 60_000
     config.model.object_size = 21.0
-    config.train.num_steps = 4_000
+    config.train.num_steps = 3_500
     return config

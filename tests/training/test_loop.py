@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,6 +207,13 @@ def test_another_config_in_the_same_folder(reference):
     with pytest.raises(UserError, match=message):
         loop.run(config, reference, build=None)
     assert json.loads((reference / "config.json").read_text())["train"]["batch_size"] == 8
+
+
+def test_checkpoints_of_an_unknown_config(reference, tmp_path):
+    shutil.copytree(reference, tmp_path / "copy")
+    (tmp_path / "copy" / "config.json").unlink()
+    with pytest.raises(UserError, match="checkpoints of an unknown config"):
+        loop.run(linear.make_config(), tmp_path / "copy", linear.build)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

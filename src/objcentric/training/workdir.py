@@ -21,6 +21,8 @@ def claim(path: str | Path, config: ConfigDict) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         theirs = _read(folder / "config.json")
+        if theirs is None and (folder / "checkpoints").exists():
+            raise UserError(f"{folder} holds checkpoints of an unknown config (no config.json): choose another --workdir")
         if theirs is not None and (differences := _differences(theirs, ours)):
             raise UserError(f"{folder} holds a run with {'; '.join(differences)}: choose another --workdir")
         writer.write_json(folder / "config.json", ours)
