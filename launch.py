@@ -34,7 +34,7 @@ def parse(arguments: list[str]) -> list[str]:
         fail(f"cannot read --config: {str(error).splitlines()[-1].strip()}")
     if len(rest) > 1:
         fail(f"{rest[1]!r} is not a flag: write --name=value, without spaces")
-    if not importlib.util.find_spec(f"experiments.{experiment}"):
+    if not experiment.isidentifier() or not importlib.util.find_spec(f"experiments.{experiment}"):
         fail(f"config.experiment={experiment!r} is unknown: name a module of experiments/")
     return rest
 
@@ -53,7 +53,7 @@ def main(_) -> None:
     try:
         experiment = importlib.import_module(f"experiments.{_CONFIG.value.experiment}")
         loop.run(_CONFIG.value, _WORKDIR.value, experiment.build, mode=_MODE.value)
-    except UserError as error:
+    except (UserError, OSError) as error:  # OSError: a full disk, say
         fail(error)
 
 

@@ -70,6 +70,7 @@ def measure(changes: dict[str, Any], repeats: int = 12) -> dict[str, Any]:
     """Time, FLOPs and memory of the training step under ``changes`` to configs/air.py."""
     config = air_config.get_config()
     config.update_from_flattened_dict(changes)
+    config.train.num_devices = 1
     experiment = air.build(config, data=noise(config))
     devices = parallel.choose_devices(config.train.num_devices, config.train.batch_size)
     state = parallel.replicate(jax.vmap(lambda s: step.init_state(experiment, s))(jnp.arange(1)), devices)

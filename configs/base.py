@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     config = ConfigDict()
     config.experiment = "air"  # module of experiments/ that builds init, loss, evaluate and figures
-    config.seeds = (0,)  # seeds trained side by side by vmap; figures are reported for each
+    config.seeds = (0,)  # trained at once: by vmap, on CPUs one after the other; figures are reported for each
     config.data = data()
     config.model = air()
     config.objective = objective()
@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
 def data() -> ConfigDict:
     c = ConfigDict()
     c.name = "multi_digit"  # 'multi_digit': compose scenes from digits; 'scenes': ready images at data.path
+    # The fields from source to num_test describe 'multi_digit'; of them 'scenes' reads path alone.
     c.source = "embedded"  # digits: 'embedded' (scikit-learn's 8x8), 'mnist', or a folder of PNGs, an .npz, an .npy
     c.path = ""  # name='scenes': a folder of PNGs, an .npz or an .npy; source='mnist': folder of the four idx files
     # ('' means $OBJCENTRIC_DATA/mnist where that exists, else they are downloaded)

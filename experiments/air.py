@@ -56,21 +56,25 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             x = jax.vmap(jax.random.bernoulli)(keys[:, 0], x).astype(jnp.float32)
         return x, keys[:, 1]
 
-    final = {name: jnp.float32(config.model[name].end) for name in SCHEDULED}
+    annealed = {name: jnp.float32(config.model[name].end) for name in SCHEDULED}
 
     @jax.jit
     def look(params: dict, image: Array, keys: Array) -> dict:
         x, noise = images(image, keys)
-        trace = jax.vmap(model.trace, (None, 0, 0, None))(params, noise, x, final)
+        trace = jax.vmap(model.trace, (None, 0, 0, None))(params, noise, x, annealed)
         log_likelihood = trace.outputs["log_likelihood"]
+        # q that slot i + 1 is present supposes that slot i is, but the recurrence over latents has seen it sampled.
+        all_present = trace.z | {"presence": jnp.ones_like(trace.z["presence"])}
+        score = jax.vmap(lambda key, x, z: model.trace(params, key, x, annealed, z=z))(noise, x, all_present)
+        presence_prob = score.outputs["presence_prob"]
         return {
             "elbo": trace.log_p - trace.log_q,
             "log_likelihood": log_likelihood,
             "kl": trace.log_q - (trace.log_p - log_likelihood),
-            "count": counting.most_probable_count(trace.outputs["presence_prob"]),
+            "count": counting.most_probable_count(presence_prob),
             "boxes": trace.outputs["boxes"],
             "extents": trace.outputs["extents"],
-            "scores": jnp.cumprod(trace.outputs["presence_prob"], -1),
+            "scores": jnp.cumprod(presence_prob, -1),
         }
 
     @jax.jit
@@ -81,7 +85,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
         def chunk_bound(i: Array) -> Array:
             keys = jax.vmap(jax.random.fold_in, (0, None))(noise, i)
-            traces = trace_particles(model, params, keys, x, final, chunk)
+            traces = trace_particles(model, params, keys, x, annealed, chunk)
             return objectives.log_mean_exp(traces.log_p - traces.log_q)
 
         chunks = jax.lax.map(chunk_bound, jnp.arange(config.evaluate.num_particles // chunk))
@@ -91,7 +95,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         """Figures on a split: densities in nats per image, counting and boxes where the split is annotated.
 
         ``mean_iou`` and the precisions are of the tight boxes of the drawn objects, ``glimpse_iou`` of their glimpses.
-        ``final`` adds the IWAE bound of the first ``evaluate.num_examples`` images.
+        Scheduled values are those at the end of their schedule. ``final`` adds the IWAE bound of the first
+        ``evaluate.num_examples`` images.
         """
         look_key, bound_key = jax.random.split(key)
         seen = in_batches(look, params, split["image"], look_key, config.evaluate.batch_size)
@@ -118,7 +123,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     @jax.jit
     def pictures(params: dict, image: Array, keys: Array) -> dict:
         x, noise = images(image, keys)
-        z = jax.vmap(model.trace, (None, 0, 0, None))(params, noise, x, final).z
+        z = jax.vmap(model.trace, (None, 0, 0, None))(params, noise, x, annealed).z
         return {"x": x, "z": z, "count": jnp.sum(z["presence"], -1)} | jax.vmap(model.render, (None, 0))(params, z)
 
     render = jax.jit(jax.vmap(model.render, (None, 0)))
@@ -126,7 +131,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     @jax.jit
     def imagine(params: dict, keys: Array) -> Array:
         # The annealed prior asks for empty scenes; equally likely counts show what the objects look like.
-        z, _ = jax.vmap(model.generate, (None, 0, None))(params, keys, final | {"presence_prior": jnp.ones(())})
+        z, _ = jax.vmap(model.generate, (None, 0, None))(params, keys, annealed | {"presence_prior": jnp.ones(())})
         return render(params, z)["mean"]
 
     def figures(params: dict, split: dict, key: Array) -> dict[str, Any]:
@@ -166,7 +171,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         loss=loss,
         evaluate=evaluate,
         figures=figures,
-        headline=("count_accuracy", "mean_iou") if "boxes" in data.test else ("elbo",),
+        headline=(*(["count_accuracy"] if counted else ["elbo"]), *(["mean_iou"] if "boxes" in data.test else [])),
         signature=signature,
     )
 
@@ -186,6 +191,8 @@ def make_objective(c: ConfigDict) -> tuple[Callable, Callable]:
     """
     if c.num_particles < 1:
         raise UserError(f"objective.num_particles={c.num_particles} must be at least 1")
+    if not 0 <= c.decay < 1 or c.baseline_hidden < 1:
+        raise UserError(f"objective.decay={c.decay} must be in [0, 1), baseline_hidden={c.baseline_hidden} positive")
     if c.name == "vimco" and c.num_particles < 2:
         raise UserError("objective.name='vimco' compares particles: set objective.num_particles to 2 or more")
     network = MLP((c.baseline_hidden,), 1)
@@ -243,7 +250,7 @@ def check(config: ConfigDict, data: loader.Data) -> None:
         if config.evaluate[name] < 1:
             raise UserError(f"evaluate.{name}={config.evaluate[name]} must be at least 1")
     particles, chunk = config.evaluate.num_particles, config.evaluate.particle_chunk
-    if chunk < 1 or particles % chunk:
+    if particles < 1 or chunk < 1 or particles % chunk:
         raise UserError(f"evaluate.particle_chunk={chunk} must divide evaluate.num_particles={particles}")
     for name, largest in SCHEDULED.items():
         start, end, steps = (config.model[name][field] for field in ("start", "end", "steps"))

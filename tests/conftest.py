@@ -10,6 +10,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 os.environ["MPLBACKEND"] = "agg"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # programs are small: compiling them takes most of the time
 # Compiled programs are kept between runs of the tests; the folder may be deleted at any time.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(REPOSITORY / ".pytest_cache" / "jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"

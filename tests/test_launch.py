@@ -133,7 +133,7 @@ def test_an_unknown_mode(run):
 @pytest.mark.parametrize("seeds", [(), (0, 0), ("a",), (0, "a"), (0.5,)])
 def test_impossible_seeds(run, seeds):
     (line,) = run(config_of(seeds=seeds))
-    assert line.startswith("objcentric: seeds=") and "different numbers from 0 up" in line
+    assert line.startswith("objcentric: seeds=") and "different numbers from 0 to 2**32 - 1" in line
 
 
 # ------------------------------------------------------------------------------------------------------------ the data

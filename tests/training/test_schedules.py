@@ -13,6 +13,7 @@ from objcentric.training import schedules
 
 def make_config(**fields):
     config = base.get_config().optimizer
+    config.decay = "constant"
     config.update(fields)
     return config
 

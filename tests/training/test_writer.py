@@ -54,7 +54,9 @@ def test_a_figure_is_a_png(tmp_path):
 
 def test_a_folder_belongs_to_one_config(tmp_path):
     folder = workdir.claim(tmp_path / "a" / "run", linear.make_config())
+    assert workdir.claim(folder, linear.make_config(batch_size=2)) == folder  # nothing was trained: may be mended
     assert workdir.claim(folder, linear.make_config()) == folder
+    (folder / "checkpoints").mkdir()
     with pytest.raises(UserError, match=r"run with train.batch_size=8, not 4: choose another --workdir"):
         workdir.claim(folder, linear.make_config(batch_size=4))
     content = json.loads((folder / "config.json").read_text())

@@ -142,6 +142,8 @@ def check(c: ConfigDict) -> None:
         if not c.path:
             raise UserError("data.path is empty: name a folder of PNGs, an .npz or an .npy that holds the scenes")
         return
+    if c.path and c.source != "mnist":
+        raise UserError(f"data.path is not read with data.source={c.source!r}: name your own digits by data.source")
     if c.num_objects[1] < 1:
         raise UserError("data.num_objects is (0, 0): allow at least one digit, such as (0, 2)")
     if c.object_size[1] > min(c.canvas):

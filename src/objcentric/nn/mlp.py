@@ -8,7 +8,7 @@ from jax import Array
 
 
 class MLP(nn.Module):
-    """``[D] -> [output]``: ELU layers of widths ``hidden``, then a linear layer with small initial weights."""
+    """``[D] -> [output]``: ELU layers of widths ``hidden``, then a linear layer."""
 
     hidden: Sequence[int]
     output: int

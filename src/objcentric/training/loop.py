@@ -106,7 +106,7 @@ def train(this: Run, state: TrainState, step: int, preempted: threading.Event) -
             _stop_if_all_failed(this, metrics["failed_at"])
             if write:
                 log.write(step, clock.train, metrics)
-            bar.show(step, {"loss": metrics["loss"].mean()})
+            bar.show(step, {"loss": np.nanmean(metrics["loss"])})
 
         while step < c.num_steps and not stop:
             # ---------------------------------------------------------------------- many steps on the device, one call
@@ -183,7 +183,7 @@ def evaluate(this: Run, state: TrainState) -> dict[str, Any]:
         **machine.peak_memory(),
         "machine": machine.describe(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", *(a for a in sys.argv if not a.startswith("--mode"))]),
     }
     writer.write_json(this.folder / "eval.json", content)
     headline = ", ".join(f"{name} {content[name]}" for name in experiment.headline)
@@ -206,8 +206,10 @@ def _check(config: ConfigDict, mode: str) -> None:
         if config.train[name] < 1:
             raise UserError(f"train.{name}={config.train[name]}: use at least 1")
     seeds = config.seeds
-    if not seeds or len(set(seeds)) < len(seeds) or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
-        raise UserError(f"seeds={config.seeds}: use one or more different numbers from 0 up")
+    if not seeds or len(set(seeds)) < len(seeds) or not all(
+        isinstance(seed, int) and 0 <= seed < 2**32 for seed in seeds
+    ):
+        raise UserError(f"seeds={config.seeds}: use one or more different numbers from 0 to 2**32 - 1")
 
 
 def _restore_or_init(

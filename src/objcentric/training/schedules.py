@@ -45,6 +45,9 @@ def make_optimizer(c: ConfigDict, num_steps: int) -> optax.GradientTransformatio
     """
     if c.name not in ("adam", "rmsprop"):
         raise UserError(f"optimizer.name={c.name!r} is unknown: use 'adam' or 'rmsprop'")
+    for name in ("learning_rate", "warmup_steps", "clip_norm", "baseline_factor"):
+        if c[name] < 0:
+            raise UserError(f"optimizer.{name}={c[name]}: use 0 or more")
     schedule = learning_rate(c, num_steps)
 
     def optimizer(factor: float) -> optax.GradientTransformation:

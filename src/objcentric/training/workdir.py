@@ -21,9 +21,10 @@ def claim(path: str | Path, config: ConfigDict) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         theirs = _read(folder / "config.json")
-        if theirs is None and (folder / "checkpoints").exists():
-            raise UserError(f"{folder} holds checkpoints of an unknown config (no config.json): choose another --workdir")
-        if theirs is not None and (differences := _differences(theirs, ours)):
+        began = (folder / "checkpoints").exists()  # if not, the run was refused, and its config may be mended
+        if began and theirs is None:
+            raise UserError(f"{folder} holds checkpoints of an unknown config, without config.json: choose another")
+        if began and (differences := _differences(theirs, ours)):
             raise UserError(f"{folder} holds a run with {'; '.join(differences)}: choose another --workdir")
         writer.write_json(folder / "config.json", ours)
     except OSError as error:
