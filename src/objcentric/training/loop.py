@@ -1,6 +1,7 @@
 """The training loop: one command, from a config to a finished run's folder."""
 
 import datetime
+import math
 import shlex
 import sys
 import threading
@@ -106,7 +107,8 @@ def train(this: Run, state: TrainState, step: int, preempted: threading.Event) -
             _stop_if_all_failed(this, metrics["failed_at"])
             if write:
                 log.write(step, clock.train, metrics)
-            bar.show(step, {"loss": np.nanmean(metrics["loss"])})
+            losses = metrics["loss"][np.isfinite(metrics["loss"])]
+            bar.show(step, {"loss": losses.mean() if losses.size else math.nan})
 
         while step < c.num_steps and not stop:
             # ---------------------------------------------------------------------- many steps on the device, one call
