@@ -69,8 +69,12 @@ def air() -> ConfigDict:
 
 def objective() -> ConfigDict:
     c = ConfigDict()
-    c.name = "vimco"  # 'elbo', 'iwae' (pathwise only), 'reinforce', 'nvil', 'vimco'
+    c.name = "vimco"  # 'elbo', 'iwae', 'miwae', 'ciwae', 'piwae' (pathwise only); 'reinforce', 'rloo', 'nvil', 'vimco',
+    # 'vimco_arithmetic'; 'ww', 'ws', 'delta_ww' (wake-sleep); 'stl', 'dreg', 'rws_dreg' (all latents continuous)
     c.num_particles = 5  # K
+    c.num_groups = 1  # M, 'miwae' and 'piwae': groups of K / M particles
+    c.beta = 0.5  # 'ciwae': weight of the ELBO, in [0, 1]
+    c.delta = 0.2  # 'delta_ww': share of the defensive component in its proposal, in [0, 1)
     c.decay = 0.9  # moving averages of NVIL and REINFORCE's baseline
     c.baseline_hidden = 256  # units of NVIL's input-dependent baseline
     return c

@@ -262,13 +262,13 @@ def test_one_weight_zero(name):
 
 
 def test_vimco_refuses_one_particle():
-    with pytest.raises(ValueError, match="vimco needs at least 2 particles .* K is 1"):
+    with pytest.raises(ValueError, match="vimco needs at least 2 particles.* K is 1"):
         jax.eval_shape(objectives.vimco, jnp.zeros((4, 1)), jnp.zeros((4, 1)))
 
 
 @pytest.mark.parametrize("name", SCORE_FUNCTION)
 def test_shapes_that_disagree(name):
-    with pytest.raises(ValueError, match=r"one shape \[..., K\]; they have \(4, 3\) and \(4, 1\)"):
+    with pytest.raises(ValueError, match=r"one shape \[..., K\]: log_w \(4, 3\), log_q \(4, 1\)"):
         jax.eval_shape(SCORE_FUNCTION[name], jnp.zeros((4, 3)), jnp.zeros((4, 1)))
 
 
@@ -343,7 +343,7 @@ before = set(sys.modules)
 import objcentric.objectives
 new = {name.split(".")[0] for name in set(sys.modules) - before}
 heavy = {"flax", "distrax", "optax", "chex", "tensorflow_datasets", "matplotlib", "ml_collections", "scipy"}
-print(sorted(new - {"objcentric"}), sorted(heavy & {name.split(".")[0] for name in new}))
+print(sorted(new - {"objcentric", "jax"}), sorted(heavy & {name.split(".")[0] for name in new}))
 print(sorted(name for name in sys.modules if name.startswith("objcentric") and "objectives" not in name))
 """
     source = Path(objectives.__file__).parents[2]

@@ -10,54 +10,116 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from objcentric.objectives.bounds import log_mean_exp
+from objcentric.objectives.bounds import check_shapes, count, elbo, log_mean_exp, mask
 from objcentric.objectives.estimate import Estimate
 
 _stop = jax.lax.stop_gradient
 
 
-def reinforce(log_w: Array, log_q: Array, *, baseline: Array | float = 0.0) -> Estimate:
+def reinforce(log_w: Array, log_q: Array, *, baseline: Array | float = 0.0, where: Array | None = None) -> Estimate:
     """Score-function gradient of the importance-weighted bound L (Williams, 1992): ``L + sum_k sg(L - b) log q_k``.
+
+    Thesis, eq. 8.2.
 
     Args:
       baseline: b ``[...]``, independent of these particles; any value leaves the gradient unbiased.
+
+    >>> surrogate = lambda log_q: reinforce(jnp.array([-2.0, -2.0]), log_q, baseline=-5.0).surrogate
+    >>> jax.grad(surrogate)(jnp.zeros(2)).tolist()
+    [3.0, 3.0]
     """
-    _check(log_w, log_q)
-    bound = log_mean_exp(log_w)
-    signal = _learnable(bound - baseline)
-    return Estimate(bound, bound + signal * jnp.sum(log_q, axis=-1))
+    check_shapes(log_w=log_w, log_q=log_q)
+    bound = log_mean_exp(log_w, where=where)
+    return Estimate(bound, bound + score(bound - baseline, jnp.sum(mask(log_q, where, 0.0), axis=-1)))
 
 
-def leave_one_out(log_w: Array) -> Array:
-    """``Y_{-k}``, VIMCO's baselines ``[..., K]``: L with w_k replaced by the geometric mean of the other weights.
+def rloo(log_w: Array, log_q: Array, *, where: Array | None = None) -> Estimate:
+    """REINFORCE for the ELBO, each particle's baseline the mean of the others (Kool et al., 2019); needs K >= 2.
 
-    The K replaced sets are formed explicitly: subtracting w_k from the sum loses up to 115 nats in float32, and
-    -inf - -inf has no value.
+    ``1/K sum_k [log_w_k + sg(log_w_k - mean_{j != k} log_w_j) log q_k]``: its bound is the ELBO, not IWAE's.
+
+    >>> jax.grad(lambda log_q: rloo(jnp.array([-2.0, -3.0]), log_q).surrogate)(jnp.zeros(2)).tolist()
+    [0.5, -0.5]
     """
-    num_particles = log_w.shape[-1]
-    eye = jnp.eye(num_particles, dtype=bool)
-    others = jnp.sum(jnp.where(eye, 0.0, log_w[..., None, :]), axis=-1, keepdims=True) / (num_particles - 1)
-    return log_mean_exp(jnp.where(eye, others, log_w[..., None, :]))
+    check_shapes(log_w=log_w, log_q=log_q)
+    _check_several("rloo", log_w)
+    bound = elbo(log_w, where=where).bound
+    signal = log_w - _mean_of_others(log_w, where)
+    signal = signal * (_number_of_others(log_w, where) > 0)
+    scores = score(mask(signal, where, 0.0), mask(log_q, where, 0.0))
+    return Estimate(bound, bound + elbo(scores, where=where).bound)
 
 
-def vimco(log_w: Array, log_q: Array) -> Estimate:
-    """VIMCO (Mnih and Rezende, 2016): ``L + sum_k sg(L - Y_{-k}) log q_k``; needs K >= 2."""
-    _check(log_w, log_q)
+def vimco(log_w: Array, log_q: Array, *, arithmetic: bool = False, where: Array | None = None) -> Estimate:
+    """VIMCO (Mnih and Rezende, 2016): ``L + sum_k sg(L - Y_{-k}) log q_k``; needs K >= 2 (thesis, eq. 8.3).
+
+    Args:
+      arithmetic: whether `leave_one_out` replaces a weight by the arithmetic mean of the others, not the geometric one.
+
+    >>> gradient = jax.grad(lambda log_q: vimco(jnp.array([-2.0, -3.0]), log_q).surrogate)(jnp.zeros(2))
+    >>> [round(float(g), 4) for g in gradient]  # log((e^-2 + e^-3) / 2) + 3, and + 2
+    [0.6201, -0.3799]
+    """
+    check_shapes(log_w=log_w, log_q=log_q)
+    _check_several("vimco", log_w)
+    bound = log_mean_exp(log_w, where=where)
+    signal = bound[..., None] - leave_one_out(log_w, arithmetic=arithmetic, where=where)
+    scores = score(mask(signal, where, 0.0), mask(log_q, where, 0.0))
+    return Estimate(bound, bound + jnp.sum(scores, axis=-1))
+
+
+def leave_one_out(log_w: Array, *, arithmetic: bool = False, where: Array | None = None) -> Array:
+    """``Y_{-k}``, VIMCO's baselines ``[..., K]``: L with w_k replaced by the mean of the other weights.
+
+    The geometric mean is the paper's; with the arithmetic one, ``Y_{-k}`` is the bound of the other particles. It is 0
+    for a particle without others. What is summed are prefixes and suffixes: subtracting w_k from the sum of all loses
+    up to 115 nats in float32, and -inf - -inf has no value.
+
+    >>> [round(float(y), 4) for y in leave_one_out(jnp.array([-2.0, -3.0]))]
+    [-3.0, -2.0]
+    """
+    log_w = mask(_stop(log_w), where, -jnp.inf)
+    total = jnp.logaddexp(*_around(log_w, jax.lax.cumlogsumexp, -jnp.inf))  # log sum of the other weights
+    others = _number_of_others(log_w, where)
+    if arithmetic:
+        value = total - jnp.log(jnp.maximum(others, 1))
+    else:
+        value = jnp.logaddexp(total, _mean_of_others(log_w, where)) - jnp.log(others + 1)
+    return jnp.where(others > 0, value, 0.0)
+
+
+def score(signal: Array, log_q: Array) -> Array:
+    """``sg(signal) log_q``, 0 where a bound is not finite and says nothing about which choice was better."""
+    signal = _stop(signal)
+    known = jnp.isfinite(signal)
+    return jnp.where(known, signal, 0.0) * jnp.where(known, log_q, 0.0)
+
+
+def _mean_of_others(log_w: Array, where: Array | None) -> Array:
+    """``mean_{j != k} log_w_j`` ``[..., K]``."""
+    before, after = _around(mask(_stop(log_w), where, 0.0), jax.lax.cumsum, 0.0)
+    return (before + after) / jnp.maximum(_number_of_others(log_w, where), 1)
+
+
+def _number_of_others(log_w: Array, where: Array | None) -> Array:
+    """How many particles exist besides each one ``[..., K]``."""
+    if where is None:
+        return jnp.full(log_w.shape, log_w.shape[-1] - 1)
+    return count(log_w, where)[..., None] - jnp.broadcast_to(where, log_w.shape)
+
+
+def _around(x: Array, cumulative, neutral: float) -> tuple[Array, Array]:
+    """``cumulative`` over what stands before each element of the last axis, and over what stands after it."""
+    axis = x.ndim - 1
+    edge = jnp.full((*x.shape[:-1], 1), neutral, x.dtype)
+    before = jnp.concatenate([edge, cumulative(x, axis=axis)[..., :-1]], -1)
+    after = jnp.concatenate([cumulative(x, axis=axis, reverse=True)[..., 1:], edge], -1)
+    return before, after
+
+
+def _check_several(name: str, log_w: Array) -> None:
     if log_w.shape[-1] < 2:
-        raise ValueError("vimco needs at least 2 particles for its leave-one-out baselines; K is 1")
-    bound = log_mean_exp(log_w)
-    signal = _learnable(bound[..., None] - leave_one_out(log_w))
-    return Estimate(bound, bound + jnp.sum(signal * log_q, axis=-1))
-
-
-def _learnable(signal: Array) -> Array:
-    """The weight of a score; 0 where a bound is -inf and says nothing about which choice was better."""
-    return _stop(jnp.where(jnp.isfinite(signal), signal, 0.0))
-
-
-def _check(log_w: Array, log_q: Array) -> None:
-    if log_w.shape != log_q.shape:
-        raise ValueError(f"log_w and log_q must have one shape [..., K]; they have {log_w.shape} and {log_q.shape}")
+        raise ValueError(f"{name} needs at least 2 particles, each a baseline for the others; K is {log_w.shape[-1]}")
 
 
 class Moments(NamedTuple):
@@ -78,7 +140,12 @@ def init_moments() -> Moments:
 
 
 def update_moments(moments: Moments, signal: Array, *, decay: float) -> Moments:
-    """Moves towards the moments of ``signal [...]``; the plain average until ``1 / (1 - decay)`` batches."""
+    """Moves towards the moments of ``signal [...]``; the plain average until ``1 / (1 - decay)`` batches.
+
+    >>> moments = update_moments(init_moments(), jnp.array([1.0, 3.0]), decay=0.9)
+    >>> float(moments.mean), float(moments.variance)
+    (2.0, 1.0)
+    """
     signal = _stop(signal)
     rate = jnp.maximum(1.0 - decay, 1.0 / (moments.count + 1.0))
     mean = moments.mean + rate * (jnp.mean(signal) - moments.mean)
@@ -86,7 +153,9 @@ def update_moments(moments: Moments, signal: Array, *, decay: float) -> Moments:
     return Moments(mean, square, moments.count + 1.0)
 
 
-def nvil(log_w: Array, log_q: Array, *, baseline: Array, moments: Moments) -> tuple[Estimate, Array]:
+def nvil(
+    log_w: Array, log_q: Array, *, baseline: Array, moments: Moments, where: Array | None = None
+) -> tuple[Estimate, Array]:
     """NVIL (Mnih and Gregor, 2014): the signal ``L - b(x) - c``, divided by ``max(1, sqrt v)``, weighs the score.
 
     Args:
@@ -95,9 +164,14 @@ def nvil(log_w: Array, log_q: Array, *, baseline: Array, moments: Moments) -> tu
 
     Returns:
       the estimate, and the loss ``(sg(L) - b(x) - c)^2 [...]`` whose gradient trains the baseline.
+
+    >>> estimate, loss = nvil(jnp.array([-2.0]), jnp.array([-0.7]), baseline=jnp.array(-4.0), moments=init_moments())
+    >>> float(loss)
+    4.0
     """
-    _check(log_w, log_q)
-    bound = log_mean_exp(log_w)
+    check_shapes(log_w=log_w, log_q=log_q)
+    bound = log_mean_exp(log_w, where=where)
     residual = jnp.where(jnp.isneginf(bound), 0.0, _stop(bound - moments.mean) - baseline)
-    signal = _stop(residual) / jnp.maximum(1.0, jnp.sqrt(moments.variance))
-    return Estimate(bound, bound + signal * jnp.sum(log_q, axis=-1)), jnp.square(residual)
+    signal = residual / jnp.maximum(1.0, jnp.sqrt(moments.variance))
+    surrogate = bound + score(signal, jnp.sum(mask(log_q, where, 0.0), axis=-1))
+    return Estimate(bound, surrogate), jnp.square(residual)
