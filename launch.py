@@ -20,6 +20,8 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made if miss
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "Train, or evaluate the newest checkpoint.")
 flags.mark_flags_as_required(["config", "workdir"])
 
+UNKNOWN = "config.experiment={!r} is unknown: name a module of experiments/"
+
 
 def parse(arguments: list[str]) -> list[str]:
     """Sets the flags; every mistake in them is one line."""
@@ -35,7 +37,7 @@ def parse(arguments: list[str]) -> list[str]:
     if len(rest) > 1:
         fail(f"{rest[1]!r} is not a flag: write --name=value, without spaces")
     if not experiment.isidentifier() or not importlib.util.find_spec(f"experiments.{experiment}"):
-        fail(f"config.experiment={experiment!r} is unknown: name a module of experiments/")
+        fail(UNKNOWN.format(experiment))
     return rest
 
 
@@ -52,6 +54,8 @@ def main(_) -> None:
     logging.set_verbosity(logging.WARNING)  # libraries tell of every step they take
     try:
         experiment = importlib.import_module(f"experiments.{_CONFIG.value.experiment}")
+        if not hasattr(experiment, "build"):
+            fail(UNKNOWN.format(_CONFIG.value.experiment))
         loop.run(_CONFIG.value, _WORKDIR.value, experiment.build, mode=_MODE.value)
     except (UserError, OSError) as error:  # OSError: a full disk, say
         fail(error)

@@ -15,8 +15,7 @@ from objcentric.errors import UserError
 from objcentric.metrics import boxes as box_metrics
 from objcentric.metrics import counting
 from objcentric.models import air
-from objcentric.nn.mlp import MLP
-from objcentric.training import schedules
+from objcentric.training import schedules, targets
 from objcentric.training.experiment import Experiment
 
 SCHEDULED = {"presence_prior": 1.0, "presence_margin": 0.4}  # fields of config.model that follow the step; at most
@@ -28,25 +27,24 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     check(config, data)
     model = air.make(model_config(config, data.test["image"].shape[1:]))
     scheduled = {name: schedules.geometric(**config.model[name]) for name in SCHEDULED}
-    init_objective, objective = make_objective(config.objective)
+    objective = targets.make(model._replace(generate=in_order(model.generate)), config.objective)
     counted = "count" in data.test
 
     def init(key: Array) -> tuple[dict, Any]:
         model_key, objective_key = jax.random.split(key)
-        baseline, aux = init_objective(objective_key, data.test["image"][0].size)
+        baseline, aux = objective.init(objective_key, data.test["image"][0])
         return model.init(model_key) | {"baseline": baseline}, aux
 
     def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
         x, noise = images(batch["image"], keys)
         hparams = {name: schedule(step) for name, schedule in scheduled.items()}
-        traces = trace_particles(model, params, noise, x, hparams, config.objective.num_particles)  # [B, K, ...]
-        estimate, extra, aux = objective(params["baseline"], x, traces, aux)
+        loss, (bound, traces, aux) = objective.loss(params, x, noise, hparams, aux)
         metrics = {
-            "bound": jnp.mean(estimate.bound),
+            "bound": jnp.mean(bound),
             "log_likelihood": jnp.mean(traces.outputs["log_likelihood"]),
             "count": jnp.mean(jnp.sum(traces.z["presence"], -1)),
         } | hparams
-        return jnp.mean(extra) - jnp.mean(estimate.surrogate), (metrics, aux)
+        return loss, (metrics, aux)
 
     def images(image: Array, keys: Array) -> tuple[Array, Array]:
         """Images ``[B, H, W, C]`` in [0, 1], drawn anew as binary ones for a Bernoulli likelihood, and unused keys."""
@@ -85,7 +83,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
         def chunk_bound(i: Array) -> Array:
             keys = jax.vmap(jax.random.fold_in, (0, None))(noise, i)
-            traces = trace_particles(model, params, keys, x, annealed, chunk)
+            traces = targets.trace_particles(model, params, keys, x, annealed, chunk)
             return objectives.log_mean_exp(traces.log_p - traces.log_q)
 
         chunks = jax.lax.map(chunk_bound, jnp.arange(config.evaluate.num_particles // chunk))
@@ -134,8 +132,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         z, _ = jax.vmap(model.generate, (None, 0, None))(params, keys, annealed | {"presence_prior": jnp.ones(())})
         return render(params, z)["mean"]
 
-    def figures(params: dict, split: dict, key: Array) -> dict[str, Any]:
-        """Reconstructions with boxes and objects, samples of the prior, interpolations, and the confusion matrix."""
+    def figures(params: dict, split: dict, key: Array, evaluated: dict) -> dict[str, Any]:
+        """Reconstructions with glimpses and objects, samples of the prior, interpolations, and the confusion matrix."""
         look_key, sample_key = jax.random.split(key)
         seen = in_batches(pictures, params, split["image"][:200], look_key, config.evaluate.batch_size)
         few = config.evaluate.num_pictures
@@ -156,12 +154,10 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
                 np.stack([interpolate(render, params, seen["z"], first, second) for first, second in pairs])
             )
         if counted:
-            drawn["confusion"] = plots.confusion(evaluate(params, split, key, final=False)["confusion"])
+            drawn["confusion"] = plots.confusion(evaluated["confusion"])
         return drawn
 
     def signature(figures: dict) -> str | None:
-        if not counted:
-            return None
         return counting.failure_signature(figures["count_accuracy"], np.asarray(figures["confusion"]))
 
     return Experiment(
@@ -172,67 +168,23 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         evaluate=evaluate,
         figures=figures,
         headline=(*(["count_accuracy"] if counted else ["elbo"]), *(["mean_iou"] if "boxes" in data.test else [])),
-        signature=signature,
+        signature=signature if counted else None,
     )
 
 
-def trace_particles(model: Any, params: dict, keys: Array, x: Array, hparams: dict, num_particles: int) -> Any:
-    """Traces ``[B, K, ...]`` of images ``x [B, H, W, C]``: the one place where batch and particles are added."""
-    keys = jax.vmap(lambda key: jax.random.split(key, num_particles))(keys)
-    particles = jax.vmap(model.trace, (None, 0, None, None))
-    return jax.vmap(particles, (None, 0, 0, None))(params, keys, x, hparams)
+def in_order(generate: Callable) -> Callable:
+    """``generate`` with the objects ordered by their distance to the upper left corner.
 
-
-def make_objective(c: ConfigDict) -> tuple[Callable, Callable]:
-    """What config.objective describes, as two functions.
-
-    ``init(key, size of x) -> (baseline params, aux)`` and ``apply(baseline, x, traces, aux) -> (estimate, loss, aux)``:
-    ``traces`` are [B, K], and the loss [B] is that of the baseline.
+    The model's objects come in any order, but what is to be learnt from its draws, as wake-sleep does, needs one.
     """
-    if c.num_particles < 1:
-        raise UserError(f"objective.num_particles={c.num_particles} must be at least 1")
-    if not 0 <= c.decay < 1 or c.baseline_hidden < 1:
-        raise UserError(f"objective.decay={c.decay} must be in [0, 1), baseline_hidden={c.baseline_hidden} positive")
-    if c.name == "vimco" and c.num_particles < 2:
-        raise UserError("objective.name='vimco' compares particles: set objective.num_particles to 2 or more")
-    network = MLP((c.baseline_hidden,), 1)
-    no_loss = jnp.zeros(())
 
-    def elbo(_, x, log_w, log_q, aux):
-        return objectives.elbo(log_w), no_loss, aux
+    def ordered(params: dict, key: Array, hparams: dict) -> tuple[dict, Array]:
+        z, x = generate(params, key, hparams)
+        distance = jnp.sum(jnp.square(jnp.tanh(z["where"][:, 1:]) + 1), -1)
+        order = jnp.argsort(jnp.where(z["presence"] > 0, distance, jnp.inf))
+        return z | {name: z[name][order] for name in ("presence", "where", "what")}, x
 
-    def iwae(_, x, log_w, log_q, aux):
-        return objectives.iwae(log_w), no_loss, aux
-
-    def reinforce(_, x, log_w, log_q, aux):
-        estimate = objectives.reinforce(log_w, log_q, baseline=aux.mean)
-        return estimate, no_loss, objectives.update_moments(aux, estimate.bound, decay=c.decay)
-
-    def nvil(params, x, log_w, log_q, aux):
-        baseline = jax.vmap(lambda x: network.apply(params, x.reshape(-1))[0])(x)
-        estimate, loss = objectives.nvil(log_w, log_q, baseline=baseline, moments=aux)
-        loss = jnp.where(aux.count > 0, loss, 0.0)
-        return estimate, loss, objectives.update_moments(aux, estimate.bound - baseline, decay=c.decay)
-
-    def vimco(_, x, log_w, log_q, aux):
-        return objectives.vimco(log_w, log_q), no_loss, aux
-
-    known = {f.__name__: f for f in (elbo, iwae, reinforce, nvil, vimco)}
-    if c.name not in known:
-        raise UserError(f"objective.name={c.name!r} is unknown: use one of {', '.join(known)}")
-
-    def init(key: Array, size: int) -> tuple[dict, Any]:
-        baseline = network.init(key, jnp.zeros(size)) if c.name == "nvil" else {}
-        return baseline, objectives.init_moments() if c.name in ("reinforce", "nvil") else ()
-
-    def apply(baseline: dict, x: Array, traces: Any, aux: Any) -> tuple[objectives.Estimate, Array, Any]:
-        log_q = traces.log_q_discrete
-        if aux:
-            # The moments of no batch are no baseline: the first batch only sets them.
-            log_q = jnp.where(aux.count > 0, log_q, 0.0)
-        return known[c.name](baseline, x, traces.log_p - traces.log_q, log_q, aux)
-
-    return init, apply
+    return ordered
 
 
 def model_config(config: ConfigDict, canvas: tuple[int, int, int]) -> air.Config:

@@ -9,9 +9,7 @@ A result is one file, ``results/<experiment>[_<variant>].json``; its fields are 
 
 import argparse
 import json
-import math
 import re
-import statistics
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict
@@ -21,9 +19,6 @@ from objcentric.errors import UserError
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-
-# Entries of eval.json that describe the run and are no figures of the model.
-DESCRIPTION = {"num_examples", "steps", "wall_seconds", "machine", "date", "command", "seed", "seeds"}
 
 
 class Figure(TypedDict):
@@ -89,32 +84,25 @@ def record(
       The path of the file written; one of the same name is replaced.
 
     Raises:
-      UserError: the run is unfinished, says nothing of its command, or a name does not fit in a file name.
+      UserError: the run is unfinished, or a name does not fit in a file name.
     """
     run = _read_run(Path(workdir))
     experiment = experiment or run.config.get("experiment", "")
     for name, value in (("experiment", experiment), ("variant", variant or "-")):
         if not re.fullmatch(r"[\w.-]+", value):
             raise UserError(f"{name} {value!r} becomes a file name: use letters, digits, '-', '_' and '.' only")
-    command = command or run.figures.get("command", "") or run.config.get("command", "")
-    if not command:
-        raise UserError(f"{workdir} does not hold the command that made it: add --command='python launch.py ...'")
-    per_seed = run.figures.get("per_seed", [run.figures])
-    seeds = run.figures.get("seeds") or run.config.get("seeds") or [run.figures.get("seed", 0)]
-    if len(seeds) != len(per_seed):
-        raise UserError(f"{workdir}/eval.json has figures of {len(per_seed)} seeds, not {len(seeds)}: evaluate again")
     result = Result(
         experiment=experiment,
         variant=variant,
         title=title,
-        command=command,
-        config={name: value for name, value in run.config.items() if name != "command"},
-        seeds=[int(seed) for seed in seeds],
+        command=command or run.figures["command"],
+        config=run.config,
+        seeds=run.figures["seeds"],
         steps=run.figures["steps"],
         wall_seconds=round(run.figures["wall_seconds"], 1),
         machine=run.figures["machine"],
         date=run.figures["date"],
-        figures=_figures(run.figures, per_seed),
+        figures=_figures(run.figures),
     )
     if paper:
         result["paper"] = paper
@@ -129,7 +117,8 @@ def record(
 def _read_run(workdir: Path) -> Run:
     config = _read_json(workdir / "config.json", "not the folder of a run")
     figures = _read_json(workdir / "eval.json", "the run is not finished: start its command again")
-    missing = [name for name in ("steps", "wall_seconds", "machine", "date") if name not in figures]
+    needed = ("figures", "seeds", "steps", "wall_seconds", "machine", "date", "command")
+    missing = [name for name in needed if name not in figures]
     if missing:
         raise UserError(f"{workdir}/eval.json lacks {', '.join(missing)}: evaluate the run again")
     return Run(config, figures)
@@ -147,26 +136,13 @@ def _read_json(path: Path, hint: str) -> dict[str, Any]:
     return content
 
 
-def _figures(top: dict[str, Any], per_seed: list[dict[str, Any]]) -> dict[str, Figure]:
-    """Mean and spread of every scalar of the seeds; the success rate, where there is one, counts every seed."""
-    names = [name for name, value in per_seed[0].items() if _is_scalar(value) and name not in DESCRIPTION]
-    figures = {name: _figure([seed.get(name) for seed in per_seed]) for name in names}
-    if "success_rate" in top:
-        successes = round(top["success_rate"] * len(per_seed))
-        figures["success_rate"] = _figure([1.0] * successes + [0.0] * (len(per_seed) - successes))
-    return figures
-
-
-def _is_scalar(value: Any) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-
-
-def _figure(values: list[float | None]) -> Figure:
-    finite = [float(value) for value in values if value is not None and math.isfinite(value)]
-    if len(finite) < len(values):
-        return Figure(mean=None, std=None, n=len(values))
-    std = statistics.stdev(finite) if len(finite) > 1 else 0.0
-    return Figure(mean=statistics.fmean(finite), std=std, n=len(finite))
+def _figures(evaluation: dict[str, Any]) -> dict[str, Figure]:
+    """The figures of eval.json, and the success rate where there is one."""
+    rate, n = evaluation.get("success_rate"), len(evaluation["seeds"])
+    if rate is None:
+        return evaluation["figures"]
+    std = (rate * (1 - rate) * n / max(n - 1, 1)) ** 0.5
+    return evaluation["figures"] | {"success_rate": Figure(mean=rate, std=std, n=n)}
 
 
 # ------------------------------------------------------------------------------------------------------- tables
@@ -278,7 +254,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--title", default="", help="label of its row (needed with --record)")
     parser.add_argument("--notes", default="", help="a remark shown below the table")
     parser.add_argument("--paper", metavar="FIGURE=VALUE", action="append", default=[], help="a reported value")
-    parser.add_argument("--command", default="", help="how to reproduce the run, if its folder does not say it")
+    parser.add_argument("--command", default="", help="how to reproduce the run, if not as its folder says")
     return parser.parse_args(argv)
 
 

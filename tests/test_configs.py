@@ -59,7 +59,7 @@ def test_it_trains(name, tmp_path, request):
     experiment = scenes.filled(experiment)._replace(  # what is not training is tested with the experiment
         headline=(figure,),
         evaluate=lambda params, split, key, *, final: {figure: 1.0},
-        figures=lambda params, split, key: {},
+        figures=lambda params, split, key, evaluated: {},
         signature=lambda figures: None,
     )
     content = loop.run(config, tmp_path / "run", lambda _: experiment)

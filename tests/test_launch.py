@@ -1,6 +1,7 @@
 """launch.py: whatever is wrong ends in one line, a status that is not 0, and no lost checkpoint."""
 
 import gzip
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from PIL import Image
 
 import launch
 from configs import base
+from objcentric.training import loop
 from objcentric.training.checkpoint import Checkpoints
 from tests.experiments import scenes
 from tests.training import linear
@@ -33,12 +35,13 @@ def command(*arguments):
 def run(monkeypatch, tmp_path, capsys):
     """Runs launch.main in this process; returns what it printed to stderr, without the loop's line per validation."""
 
-    def run(config, workdir=tmp_path / "run", mode="train"):
+    def run(config, workdir=tmp_path / "run", mode="train", status=2):
         for flag, value in (("_CONFIG", config), ("_WORKDIR", str(workdir)), ("_MODE", mode)):
             monkeypatch.setattr(launch, flag, SimpleNamespace(value=value))
         with pytest.raises(SystemExit) as stop:
             launch.main(["launch.py"])
-        assert stop.value.code == 2
+            sys.exit(0)
+        assert stop.value.code == status
         return [line for line in capsys.readouterr().err.splitlines() if not line.startswith("step ")]
 
     return run
@@ -61,6 +64,7 @@ def config_of(**fields):
         (["--config.train.batch_size=many"], "flag --config.train.batch_size=many: invalid literal for int()"),
         (["--mode=test"], "flag --mode=test: value should be one of <train|evaluate>"),
         (["--config.experiment=ari"], "config.experiment='ari' is unknown: name a module of experiments/"),
+        (["--config.experiment=results_table"], "config.experiment='results_table' is unknown: name a module of"),
         (["runs/air"], "'runs/air' is not a flag"),
     ],
 )
@@ -86,7 +90,7 @@ def test_a_mistake_found_by_the_experiment_is_one_line_too(tmp_path):
     status, output, errors = command("--config=configs/air.py", f"--workdir={tmp_path / 'run'}", *arguments)
     assert (status, output) == (2, "")
     *log, line = errors.splitlines()
-    assert line.startswith("objcentric: objective.name='reinforced' is unknown: use one of elbo, iwae, reinforce,")
+    assert line.startswith("objcentric: objective.name='reinforced' is unknown: use one of elbo, iwae, ")
     assert all(entry[:1] in "EWI" for entry in log)  # XLA's own log, on a slow machine
 
 
@@ -118,6 +122,12 @@ def test_a_folder_that_cannot_be_written(run, tmp_path):
     (tmp_path / "file").write_text("")
     (line,) = run(config_of(), tmp_path / "file" / "run")
     assert line.startswith("objcentric: cannot write to --workdir=") and "Not a directory" in line
+
+
+def test_a_folder_without_a_run_is_not_evaluated(run, tmp_path):
+    (line,) = run(config_of(), mode="evaluate")
+    assert line.startswith(f"objcentric: {tmp_path / 'run'} holds no checkpoint to evaluate: train first")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_batch_that_devices_do_not_divide(run):
@@ -176,6 +186,44 @@ def test_an_idx_file_that_is_cut_off(run, tmp_path, zipped):
     config = config_of(data__source="mnist", data__path=str(tmp_path / "mnist"), data__cache_dir=str(tmp_path))
     (line,) = run(config)
     assert name in line and "cut off" in line and line.endswith("copy or download it again")
+
+
+# -------------------------------------------------------------------------------------------------------- checkpoints
+
+
+@pytest.fixture
+def damaged(monkeypatch, tmp_path, capsys):
+    """The folder of a finished run that was not evaluated, with the checkpoints of the given steps cut off."""
+
+    def damaged(*steps):
+        monkeypatch.setitem(sys.modules, "experiments.linear", linear)
+        loop.run(linear.make_config(), tmp_path / "run", linear.build)
+        capsys.readouterr()
+        (tmp_path / "run" / "eval.json").unlink()
+        for step in steps:
+            files = [path for path in (tmp_path / "run" / "checkpoints" / step).rglob("*") if path.is_file()]
+            largest = max(files, key=lambda path: path.stat().st_size)
+            largest.write_bytes(largest.read_bytes()[:-20])
+        return tmp_path / "run"
+
+    return damaged
+
+
+def test_a_damaged_checkpoint(run, damaged):
+    folder = damaged("40")
+    (line,) = run(linear.make_config(), status=0)
+    assert line == f"checkpoint {folder / 'checkpoints' / '40'} is damaged: going on from step 30"
+    assert json.loads((folder / "eval.json").read_text())["steps"] == 40
+
+
+@pytest.mark.parametrize("mode", ["train", "evaluate"])
+def test_all_checkpoints_damaged(run, damaged, mode):
+    folder = damaged("30", "40")
+    (line,) = run(linear.make_config(), mode=mode)
+    advice = "is readable: remove that folder to train from the start"
+    assert line == f"objcentric: no checkpoint in {folder / 'checkpoints'} {advice}"
+    assert {"30", "40"} <= {path.name for path in (folder / "checkpoints").iterdir()}
+    assert not (folder / "eval.json").exists()
 
 
 # -------------------------------------------------------------------------------------------------------- non-finite

@@ -61,9 +61,11 @@ def _columns(figure) -> np.ndarray:
     return np.array(figure.axes).reshape(2 + N, M).T
 
 
-def test_reconstructions_draw_the_boxes_of_present_slots_in_their_colour(arrays):
+def test_reconstructions_draw_the_glimpses_of_present_slots_in_their_colour(arrays):
     figure = plots.reconstructions(**arrays, counts=[0, 1, 1, 3])
     _render(figure)
+    labels = [text.get_text() for axes in _columns(figure)[0] for text in axes.texts]
+    assert labels[:3] == ["input", "found / true", "reconstruction\nand glimpses"]
     for m, column in enumerate(_columns(figure)):
         drawn = _outlines(column[1])
         assert len(drawn) == m and not any(_outlines(axes) for axes in (column[0], *column[2:]))
@@ -151,10 +153,6 @@ def test_reconstructions_refuse_shapes_that_disagree(arrays, name, change):
 def test_other_pictures_refuse_shapes_that_disagree(arrays):
     with pytest.raises(AssertionError, match="shape"):
         plots.reconstructions(**arrays, counts=[1, 2])
-    with pytest.raises(AssertionError, match="shape"):
-        plots.scenes(arrays["images"], arrays["boxes"][:2])
-    with pytest.raises(AssertionError, match="shape"):
-        plots.scenes(arrays["images"], counts=[1])
     with pytest.raises(AssertionError, match="rank"):
         plots.samples(arrays["images"][0])
     with pytest.raises(AssertionError, match="rank"):
@@ -200,16 +198,6 @@ def test_interpolation_puts_steps_from_left_to_right():
     titles = [axes.get_title() for axes in figure.axes[:5]]
     assert titles == ["from", "0.25", "0.50", "0.75", "to"]
     _render(plots.interpolation(images[:, :1]))
-
-
-def test_scenes_draw_true_boxes_but_no_padding(arrays):
-    boxes = arrays["boxes"] * arrays["presence"][..., None]
-    figure = plots.scenes(arrays["images"], boxes, np.array([0, 1, 2, 3]))
-    _render(figure)
-    assert [len(_outlines(axes)) for axes in figure.axes] == [0, 1, 2, 3]
-    np.testing.assert_allclose(_corners(_outlines(figure.axes[3])[2]), boxes[3, 2], rtol=1e-6)
-    assert [axes.get_title() for axes in figure.axes] == ["0", "1", "2", "3"]
-    assert not any(_outlines(axes) or axes.get_title() for axes in plots.scenes(arrays["images"]).axes)
 
 
 def _lines(axes) -> list[list[float]]:

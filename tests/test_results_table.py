@@ -7,30 +7,35 @@ import pytest
 
 from experiments import results_table
 from objcentric.errors import UserError
+from objcentric.training.summary import summarize
+from objcentric.training.writer import write_json
 
 RUN = {"num_examples": 2000, "steps": 6000, "wall_seconds": 181.26, "machine": "2 CPU cores", "date": "2025-01-02"}
+RUN["command"] = "x"
 COMMAND = "python launch.py --config=configs/air.py --workdir=runs/air"
 PAGE = f"# Results\n\n{results_table.BEGIN}\nold\n{results_table.END}\n\nend\n"
 
 
 def write_run(folder: Path, evaluation: dict, config: dict) -> Path:
     folder.mkdir(parents=True)
-    (folder / "eval.json").write_text(json.dumps(evaluation))
+    write_json(folder / "eval.json", evaluation)
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
 @pytest.fixture
 def one_seed(tmp_path: Path) -> Path:
-    evaluation = {**RUN, "command": COMMAND, "seed": 3, "count_accuracy": 0.9875, "confusion": [[1, 0], [0, 1]]}
+    per_seed = [{"count_accuracy": 0.9875, "confusion": [[1, 0], [0, 1]]}]
+    evaluation = summarize([3], per_seed, {}, judged=False) | RUN | {"command": COMMAND}
     return write_run(tmp_path / "one", evaluation, {"experiment": "air", "seeds": [3], "train": {"batch_size": 32}})
 
 
 @pytest.fixture
 def three_seeds(tmp_path: Path) -> Path:
     per_seed = [{"count_accuracy": a, "kl": k} for a, k in ((0.97, 20.0), (0.98, float("nan")), (0.99, 24.0))]
-    summary = {"seeds": [0, 1, 2], "per_seed": per_seed, "count_accuracy": 0.98, "success_rate": 2 / 3, "failures": {}}
-    return write_run(tmp_path / "three", {**RUN, **summary}, {"experiment": "air", "seeds": [0, 1, 2]})
+    evaluation = summarize([0, 1, 2], per_seed, {1: "always none"}, judged=True) | RUN
+    del evaluation["per_seed"]  # their means are there already
+    return write_run(tmp_path / "three", evaluation, {"experiment": "air", "seeds": [0, 1, 2]})
 
 
 def test_one_seed_is_recorded_with_its_scalars_only(one_seed, tmp_path):
@@ -52,19 +57,21 @@ def test_one_seed_is_recorded_with_its_scalars_only(one_seed, tmp_path):
 
 
 def test_several_seeds_are_averaged_and_none_is_left_out(three_seeds, tmp_path):
-    path = results_table.record(three_seeds, "air", "mnist", "M", "hard", {"kl": 9.0}, command="x", results=tmp_path)
+    path = results_table.record(three_seeds, "air", "mnist", "M", "hard", {"kl": 9.0}, command="y", results=tmp_path)
     assert path.name == "air_mnist.json"
     result = json.loads(path.read_text())
     assert result["figures"]["count_accuracy"] == {"mean": pytest.approx(0.98), "std": pytest.approx(0.01), "n": 3}
     assert result["figures"]["kl"] == {"mean": None, "std": None, "n": 3}  # a seed without the figure spoils its mean
-    assert result["figures"]["success_rate"]["mean"] == pytest.approx(2 / 3)
+    success = {"mean": pytest.approx(2 / 3), "std": pytest.approx(3**-0.5), "n": 3}  # of 1, 0 and 1
+    assert result["figures"]["success_rate"] == success
     assert (result["seeds"], result["notes"], result["paper"]) == ([0, 1, 2], "hard", {"kl": 9.0})
+    assert result["command"] == "y"
 
 
 def test_page(one_seed, three_seeds, tmp_path):
     results = tmp_path / "results"
     paper = {"count_accuracy": 0.985}
-    results_table.record(three_seeds, "", "mnist", "M|N", "a|b", paper, command="x", results=results)
+    results_table.record(three_seeds, "", "mnist", "M|N", "a|b", paper, results=results)
     results_table.record(one_seed, "", "", "AIR", results=results)
     page = results_table.render(PAGE, results_table.read_results(results))
     assert page == (
@@ -110,7 +117,7 @@ def test_command_line_records_writes_and_checks(one_seed, tmp_path, capsys):
     assert capsys.readouterr().err == f"{readme} is out of date: run 'make results' and commit it\n"
 
 
-def test_mistakes_are_one_line_that_says_how_to_mend_it(one_seed, three_seeds, tmp_path, capsys):
+def test_mistakes_are_one_line_that_says_how_to_mend_it(one_seed, tmp_path, capsys):
     readme, paths = tmp_path / "README.md", {"results": tmp_path / "results", "readme": tmp_path / "README.md"}
     readme.write_text(PAGE)
 
@@ -122,9 +129,10 @@ def test_mistakes_are_one_line_that_says_how_to_mend_it(one_seed, three_seeds, t
 
     assert "config.json does not exist" in error("--record", str(tmp_path), "--title=y")
     assert "--title" in error("--record", str(one_seed))
-    assert "--command" in error("--record", str(three_seeds), "--title=y")
     assert "becomes a file name" in error("--record", str(one_seed), "--title=y", "--variant=a/b")
     assert "should read FIGURE=VALUE" in error("--record", str(one_seed), "--title=y", "--paper=0.9")
+    (one_seed / "eval.json").write_text("{}")
+    assert "eval.json lacks figures, seeds, steps, " in error("--record", str(one_seed), "--title=y")
     (one_seed / "eval.json").unlink()
     assert "not finished" in error("--record", str(one_seed), "--title=y")
     paths["results"].mkdir(exist_ok=True)

@@ -39,14 +39,14 @@ def reconstructions(
     objects: ArrayLike,
     counts: ArrayLike | None = None,
 ) -> Figure:
-    """A column per scene: the input, its reconstruction with the boxes of present slots, and each slot's object alone.
+    """A column per scene: the input, its reconstruction with the glimpses of present slots, each slot's object alone.
 
     Above it the number of present slots and, where known, the true one; in red where they differ.
 
     Args:
       images: ``[M, H, W, C]``.
       reconstructions: ``[M, H, W, C]``.
-      boxes: ``[M, N, 4]``, (y0, x0, y1, x1) in pixels.
+      boxes: ``[M, N, 4]``, the glimpses' (y0, x0, y1, x1) in pixels.
       presence: ``[M, N]``, a slot is present above 0.5; an absent one is a blank tile.
       objects: ``[M, N, H, W, C]``.
       counts: ``[M]``, true numbers of objects.
@@ -65,7 +65,7 @@ def reconstructions(
 
     columns = min(num_scenes, _PER_BLOCK)
     blocks = math.ceil(num_scenes / columns)
-    names = ("input", "reconstruction", *(f"object {i + 1}" for i in range(num_slots)))
+    names = ("input", "reconstruction\nand glimpses", *(f"object {i + 1}" for i in range(num_slots)))
     figure, axes = _tiles(blocks * len(names), columns, images.shape[1:3], left=104, title_every=len(names))
     for row, name in enumerate(names * blocks):
         _label(axes[row, 0], name)
@@ -109,30 +109,6 @@ def interpolation(images: ArrayLike) -> Figure:
         _title(axes[0, s], ends.get(s, f"{s / max(steps - 1, 1):.2f}"), _INK if s in ends else _FAINT)
         for r in range(rows):
             _show(axes[r, s], images[r, s])
-    return figure
-
-
-def scenes(images: ArrayLike, boxes: ArrayLike | None = None, counts: ArrayLike | None = None) -> Figure:
-    """A preview of data: a grid of ``images [M, H, W, C]`` with true ``boxes [M, R, 4]`` and ``counts [M]`` if known.
-
-    Boxes without area are padding and not drawn.
-    """
-    images = _pixels(images, 4)
-    columns = _columns(len(images))
-    rows = math.ceil(len(images) / columns)
-    figure, axes = _tiles(rows, columns, images.shape[1:3], title_every=0 if counts is None else 1)
-    for tile, image in zip(axes.flat, images, strict=False):
-        _show(tile, image)
-    if boxes is not None:
-        boxes = np.asarray(boxes)
-        chex.assert_shape(boxes, (len(images), None, 4))
-        for m, i in np.argwhere(np.all(boxes[..., 2:] > boxes[..., :2], axis=-1)):
-            _draw_box(axes.flat[m], boxes[m, i], i)
-    if counts is not None:
-        counts = np.asarray(counts)
-        chex.assert_shape(counts, (len(images),))
-        for tile, count in zip(axes.flat, counts, strict=False):
-            _title(tile, f"{count}", _INK)
     return figure
 
 

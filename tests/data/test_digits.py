@@ -115,6 +115,21 @@ def test_mnist_is_downloaded_through_tfds(mnist, monkeypatch, tmp_path):
     assert asked == [digits.MNIST_URL + f"train-{kind}-ubyte.gz" for kind in ("images-idx3", "labels-idx1")]
 
 
+def test_no_network_is_needed_for_files_that_tfds_keeps(mnist, monkeypatch, tmp_path):
+    from tensorflow_datasets.core.download import checksums, resource
+
+    folder = tmp_path / "cache" / "downloads"
+    folder.mkdir(parents=True)
+    for file in mnist.glob("train-*.gz"):
+        url = digits.MNIST_URL + file.name
+        info = checksums.get_all_url_infos()[url]
+        kept = folder / resource.get_dl_fname(url, info.checksum)
+        kept.write_bytes(file.read_bytes())
+        resource.write_info_file(url, kept, "", file.name, info)
+    monkeypatch.setattr(urllib.request, "urlopen", None)
+    assert len(digits.load_digits("mnist", "", "train", 0, cache_dir=str(tmp_path / "cache")).image) == 4
+
+
 def test_no_network(monkeypatch, tmp_path):
     def fail(url, timeout):
         raise OSError("no route to host")

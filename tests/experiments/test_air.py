@@ -13,7 +13,7 @@ from objcentric import objectives
 from objcentric.errors import UserError
 from objcentric.models.model import Model, Trace
 from objcentric.nn.mlp import MLP
-from objcentric.training import loop
+from objcentric.training import loop, targets
 from objcentric.training.checkpoint import Checkpoints
 from tests.experiments import scenes
 
@@ -89,7 +89,7 @@ def test_the_loss_is_the_objective_of_the_model(name, monkeypatch):
     def expected(params, first):
         noise = jax.vmap(jax.random.split)(keys)[:, 1]
         hparams = {"presence_prior": jnp.float32(0.99), "presence_margin": jnp.float32(0.1)}
-        traces = air.trace_particles(toy(None), params, noise, x, hparams, 3)
+        traces = targets.trace_particles(toy(None), params, noise, x, hparams, 3)
         assert traces.log_p.shape == (4, 3)
         log_w, log_q = traces.log_p - traces.log_q, traces.log_q_discrete
         extra = jnp.zeros(4)
@@ -134,7 +134,7 @@ def test_unlabelled_scenes_in_colour(tmp_path):
     assert all(np.isfinite(content[name]) for name in ("elbo", "log_likelihood", "kl", "iwae_4"))
     assert content["elbo"] == pytest.approx(content["log_likelihood"] - content["kl"], rel=1e-4)
     assert not {"count_accuracy", "mean_iou"} & content.keys()
-    assert (content["success_rate"], content["failures"]) == (1.0, {})
+    assert (content["success_rate"], content["failures"]) == (None, {})  # counts are not known: nothing tells
     pictures = {path.stem for path in (tmp_path / "run" / "figures").glob("*.png")}
     assert {"reconstructions", "samples", "learning_curve"} <= pictures and "confusion" not in pictures
 
@@ -245,7 +245,7 @@ def test_interpolation_ends_at_both_scenes():
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"objective__name": "reinforced"}, "objective.name='reinforced' is unknown: use one of elbo, iwae, rein"),
+        ({"objective__name": "reinforced"}, "objective.name='reinforced' is unknown: use one of elbo, iwae, "),
         ({"objective__num_particles": 0}, "objective.num_particles=0 must be at least 1"),
         ({"objective__num_particles": 1}, "objective.name='vimco' compares particles: set objective.num_particles"),
         ({"model__num_steps": 1}, r"scenes hold up to 2 objects, model.num_steps=1: set it to 2"),

@@ -21,9 +21,7 @@ def to_scale_and_shift(box, canvas):
 
 def read_by_matrices(image, scale, shift, size):
     """``st.read`` without its own derivative."""
-    rows, columns = (
-        st.interpolation(st.centres(size[i]) * scale[i] + shift[i], image.shape[i]) for i in range(2)
-    )
+    rows, columns = (st.interpolation(st.centres(size[i]) * scale[i] + shift[i], image.shape[i]) for i in range(2))
     return jnp.einsum("ay,ywc,bw->abc", rows, image, columns)
 
 

@@ -64,7 +64,7 @@ def build(config: ConfigDict, *, train=None, bad=lambda params, step: False) -> 
         value = float(error(params, split["image"], key))
         return {"count_accuracy": value, "table": [[1, 2], [3, 4]]} | ({"extra": 2 * value} if final else {})
 
-    def figures(params, split, key):
+    def figures(params, split, key, evaluated):
         figure = Figure()
         figure.add_subplot().imshow(params["generative"])
         return {"weights": figure}

@@ -81,9 +81,17 @@ def test_eval_of_one_seed(reference):
 
 
 def test_several_seeds(reference, tmp_path):
+    drawn = []
+
     def build(config):
-        failing = iter([None, "miscounts"])
-        return linear.build(config)._replace(signature=lambda figures: next(failing))
+        failing = iter(["miscounts", None])
+        experiment = linear.build(config)
+
+        def figures(params, split, key, evaluated):
+            drawn.append(evaluated)
+            return experiment.figures(params, split, key, evaluated)
+
+        return experiment._replace(signature=lambda figures: next(failing), figures=figures)
 
     config = linear.make_config()
     config.seeds = (0, 3)
@@ -93,7 +101,8 @@ def test_several_seeds(reference, tmp_path):
     assert values[0] == pytest.approx(alone["count_accuracy"], rel=1e-5)
     assert content["count_accuracy"] == pytest.approx(sum(values) / 2)
     assert content["figures"]["count_accuracy"]["std"] == pytest.approx(abs(values[0] - values[1]) / math.sqrt(2))
-    assert (content["seeds"], content["success_rate"], content["failures"]) == ([0, 3], 0.5, {"3": "miscounts"})
+    assert (content["seeds"], content["success_rate"], content["failures"]) == ([0, 3], 0.5, {"0": "miscounts"})
+    assert drawn == [{name: value for name, value in content["per_seed"][1].items() if name != "seed"}]  # of the best
     assert "table" not in content and content["per_seed"][1]["seed"] == 3
     row = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert len(row["loss"]) == 2
@@ -116,14 +125,44 @@ def test_a_finished_run_says_so_and_builds_nothing(reference, capsys):
     assert capsys.readouterr().out.startswith(f"{reference} is finished: 40 steps")
 
 
-def test_evaluate_again(reference, tmp_path):
+def test_evaluate_again(reference):
     before = json.loads((reference / "eval.json").read_text())
     (reference / "eval.json").unlink()
     content = loop.run(linear.make_config(), reference, linear.build, mode="evaluate")
     assert content["per_seed"] == before["per_seed"]
     assert content["train_seconds"] == pytest.approx(before["train_seconds"], abs=5)  # a busy machine is slow
-    with pytest.raises(UserError, match="holds no checkpoint to evaluate"):
-        loop.run(linear.make_config(), tmp_path / "new", linear.build, mode="evaluate")
+
+
+def test_nothing_to_evaluate(tmp_path):
+    """A folder that was mistyped is not made, one without checkpoints stays as it is."""
+    (tmp_path / "empty" / "checkpoints").mkdir(parents=True)
+    for name in ("mistyped", "empty"):
+        with pytest.raises(UserError, match=f"{name} holds no checkpoint to evaluate: train first, or choose another"):
+            loop.run(linear.make_config(), tmp_path / name, build=None, mode="evaluate")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["checkpoints", "empty"]
+
+
+def test_one_process_at_a_time(tmp_path):
+    folder = tmp_path / "run"
+    refused = []
+
+    def build(config):
+        experiment = linear.build(config)
+
+        def evaluate(*args, final):
+            unfinished = folder / "checkpoints" / "99.orbax-checkpoint-tmp"  # Orbax would remove it
+            unfinished.mkdir(exist_ok=True)
+            for mode in ("train", "evaluate"):
+                with pytest.raises(UserError, match="another process is at work in .*run: wait for it"):
+                    loop.run(config, folder, linear.build, mode=mode)
+                refused.append(unfinished.exists())
+            return experiment.evaluate(*args, final=final)
+
+        return experiment._replace(evaluate=evaluate)
+
+    loop.run(linear.make_config(), folder, build)
+    assert refused == 6 * [True]  # two validations and the final evaluation
+    loop.run(linear.make_config(), folder, linear.build)  # and then it is free
 
 
 def terminated(build):
@@ -151,6 +190,32 @@ def test_sigterm_saves_and_asks_for_a_restart(reference, tmp_path, capsys):
     loop.run(linear.make_config(), tmp_path / "run", linear.build)
     assert "going on from step 25" in capsys.readouterr().out
     assert outcome(tmp_path / "run") == outcome(reference)
+
+
+@pytest.mark.parametrize("last", [1, 2])
+def test_sigterm_while_evaluating(tmp_path, capsys, last):
+    """Neither the next seed nor the pictures are begun: they can be made again from the last checkpoint."""
+    evaluated = []
+
+    def build(config):
+        experiment = linear.build(config)
+
+        def evaluate(*args, final):
+            evaluated.append(final)
+            if sum(evaluated) == last:
+                signal.raise_signal(signal.SIGTERM)
+            return experiment.evaluate(*args, final=final)
+
+        return experiment._replace(evaluate=evaluate)
+
+    config = linear.make_config()
+    config.seeds = (0, 1)
+    with pytest.raises(SystemExit) as stop:
+        loop.run(config, tmp_path / "run", build)
+    assert (stop.value.code, sum(evaluated)) == (75, last)
+    assert "stopped by SIGTERM after step 40; the same command goes on" in capsys.readouterr().err
+    assert not {"eval.json", "figures"} & {path.name for path in (tmp_path / "run").iterdir()}
+    assert loop.run(config, tmp_path / "run", linear.build)["steps"] == 40
 
 
 def test_sigkill_at_any_moment(reference, tmp_path):
@@ -246,7 +311,10 @@ def test_all_seeds_non_finite_stop_the_run_and_keep_the_checkpoint(tmp_path):
     assert not (tmp_path / "run" / "eval.json").exists()
 
 
-def test_one_seed_non_finite_is_reported_and_the_others_go_on(reference, tmp_path):
+@pytest.mark.parametrize("judged", [True, False])
+def test_one_seed_non_finite_is_reported_and_the_others_go_on(reference, tmp_path, capsys, judged):
+    """Also where nothing tells success from failure."""
+
     def weight(params):  # tells the seeds apart
         return params["inference"]["kernel"][0, 0]
 
@@ -257,13 +325,16 @@ def test_one_seed_non_finite_is_reported_and_the_others_go_on(reference, tmp_pat
         def nearer_to_bad(params, step):
             return (step >= 12) & (abs(weight(params) - bad) < abs(weight(params) - good))
 
-        return linear.build(config, bad=nearer_to_bad)
+        experiment = linear.build(config, bad=nearer_to_bad)
+        return experiment if judged else experiment._replace(signature=None)
 
     config = linear.make_config()
     config.seeds = (0, 1)
     content = loop.run(config, tmp_path / "run", build)
     assert content["failures"] == {"1": "non-finite at step 12"}
-    assert content["success_rate"] == 0.5
+    assert content["success_rate"] == (0.5 if judged else None)
+    said = ["1 of 2 seeds succeeded"] if judged else []
+    assert capsys.readouterr().out.strip().split("; ")[1:] == [*said, "seed 1: non-finite at step 12"]
     assert content["per_seed"][0]["count_accuracy"] == pytest.approx(
         json.loads((reference / "eval.json").read_text())["count_accuracy"], rel=1e-5
     )

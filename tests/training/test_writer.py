@@ -1,6 +1,8 @@
 """Files that are whole or not there, and metrics that go on where the checkpoint is."""
 
+import errno
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,25 +55,56 @@ def test_a_figure_is_a_png(tmp_path):
 
 
 def test_a_folder_belongs_to_one_config(tmp_path):
-    folder = workdir.claim(tmp_path / "a" / "run", linear.make_config())
-    assert workdir.claim(folder, linear.make_config(batch_size=2)) == folder  # nothing was trained: may be mended
-    assert workdir.claim(folder, linear.make_config()) == folder
+    folder = tmp_path / "a" / "run"
+
+    def claim(config):
+        with workdir.claim(folder, config) as claimed:
+            assert claimed == folder
+
+    def refuse(config, message):
+        with pytest.raises(UserError, match=message):
+            claim(config)
+
+    claim(linear.make_config())
+    claim(linear.make_config(batch_size=2))  # nothing was trained: may be mended
+    claim(linear.make_config())
     (folder / "checkpoints").mkdir()
-    with pytest.raises(UserError, match=r"run with train.batch_size=8, not 4: choose another --workdir"):
-        workdir.claim(folder, linear.make_config(batch_size=4))
+    refuse(linear.make_config(batch_size=4), r"run with train.batch_size=8, not 4: choose another --workdir")
     content = json.loads((folder / "config.json").read_text())
     del content["optimizer"]["name"]
     (folder / "config.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"optimizer.name=absent, not adam"):
-        workdir.claim(folder, linear.make_config())
+    refuse(linear.make_config(), r"optimizer.name=absent, not adam")
     (folder / "config.json").write_text("{")
-    with pytest.raises(UserError, match=r"config.json is not JSON"):
-        workdir.claim(folder, linear.make_config())
+    refuse(linear.make_config(), r"config.json is not JSON")
+
+
+def test_a_folder_belongs_to_one_process(tmp_path):
+    with workdir.claim(tmp_path / "run", linear.make_config()) as folder:
+        with pytest.raises(UserError, match=r"another process is at work in .*run: wait for it, or choose another"):
+            with workdir.claim(folder, linear.make_config(batch_size=2)):
+                pass
+        assert json.loads((folder / "config.json").read_text())["train"]["batch_size"] == 8
+    with workdir.claim(folder, linear.make_config()):
+        pass
+
+
+@pytest.mark.parametrize("locks", [None, SimpleNamespace(flock=None, LOCK_EX=0, LOCK_NB=0)])
+def test_without_locks_a_folder_is_claimed_all_the_same(tmp_path, monkeypatch, locks):
+    """On Windows, and on file systems that know none."""
+
+    def flock(file, operation):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    if locks:
+        locks.flock = flock
+    monkeypatch.setattr(workdir, "fcntl", locks)
+    with workdir.claim(tmp_path / "run", linear.make_config()) as folder:
+        assert (folder / "config.json").exists()
 
 
 def test_summary():
     per_seed = [{"a": 1.0, "b": np.float32(2.0), "table": [1]}, {"a": 3.0, "b": np.nan, "table": [2]}]
-    content = summary.summarize([5, 6], per_seed, {6: "collapsed"})
+    content = summary.summarize([5, 6], per_seed, {6: "collapsed"}, judged=True)
     assert (content["a"], content["b"], content["success_rate"]) == (2.0, None, 0.5)
     assert content["figures"]["a"] == {"mean": 2.0, "std": pytest.approx(2**0.5), "n": 2}
     assert content["figures"]["b"] == {"mean": None, "std": None, "n": 2}
@@ -81,5 +114,6 @@ def test_summary():
         {"seed": 6, "a": 3.0, "b": None, "table": [2]},
     ]
     assert "table" not in content
-    alone = summary.summarize([5], per_seed[:1], {})
+    alone = summary.summarize([5], per_seed[:1], {}, judged=False)
     assert (alone["table"], alone["a"], alone["figures"]["a"]["std"]) == ([1], 1.0, 0.0)
+    assert alone["success_rate"] is None

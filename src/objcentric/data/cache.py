@@ -1,4 +1,4 @@
-"""The folder where downloads and prepared data sets are kept."""
+"""The folder where downloads, prepared data sets and compiled programs are kept."""
 
 import os
 from pathlib import Path
@@ -6,9 +6,14 @@ from pathlib import Path
 from objcentric.errors import UserError
 
 
+def root(cache_dir: str = "") -> Path:
+    """``cache_dir``, else $OBJCENTRIC_CACHE, else ~/.cache/objcentric."""
+    return Path(cache_dir or os.environ.get("OBJCENTRIC_CACHE") or "~/.cache/objcentric").expanduser()
+
+
 def folder(cache_dir: str = "") -> Path:
-    """Creates and returns ``cache_dir``, else $OBJCENTRIC_CACHE, else ~/.cache/objcentric; UserError if unwritable."""
-    path = Path(cache_dir or os.environ.get("OBJCENTRIC_CACHE") or "~/.cache/objcentric").expanduser()
+    """Creates and returns the `root`; UserError if it cannot be written."""
+    path = root(cache_dir)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -20,6 +20,6 @@ class Experiment(NamedTuple):
     init: Callable  # (key) -> (params, aux)
     loss: Callable  # (params, batch, keys [B], step, aux) -> (loss to minimise: mean over the batch, (metrics, aux))
     evaluate: Callable  # (params, split, key, *, final: bool) -> {name: float or nested list}
-    figures: Callable  # (params, split, key) -> {name: matplotlib Figure}
+    figures: Callable  # (params, split, key, what `evaluate` returned of them) -> {name: matplotlib Figure}
     headline: tuple[str, ...]  # the figures of `evaluate` that a reader looks at first
-    signature: Callable  # (figures) -> the name of the way in which training failed, None where it succeeded
+    signature: Callable | None  # (figures) -> how training failed, None if it succeeded; or None: nothing tells

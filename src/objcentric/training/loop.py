@@ -39,6 +39,7 @@ class Run(NamedTuple):
     devices: list[jax.Device]
     checkpoints: Checkpoints
     clock: machine.Clock
+    preempted: threading.Event
 
 
 def run(
@@ -56,39 +57,39 @@ def run(
       The content of eval.json.
 
     Raises:
-      UserError: config, folder, checkpoint or data are wrong, or every seed became non-finite.
+      UserError: config, folder, checkpoint or data are wrong, another process is at work in the folder, or every
+        seed became non-finite.
       SystemExit: 75, after SIGTERM; the run goes on from here when started again.
     """
-    # ------------------------------------------------------------------------------------- what can fail, fails first
     _check(config, mode)
-    folder = workdir.claim(path, config)
-    finished = workdir.evaluation(folder)
-    if mode == "train" and finished and finished.get("steps", 0) >= config.train.num_steps:
-        print(f"{folder} is finished: {finished['steps']} steps, figures in {folder / 'eval.json'}")
-        return finished
-    devices = parallel.choose_devices(config.train.num_devices, config.train.batch_size)
-    machine.use_compilation_cache()
+    with workdir.claim(path, config, resume_only=mode == "evaluate") as folder, machine.preemption() as preempted:
+        # --------------------------------------------------------------------------------- what can fail, fails first
+        finished = workdir.evaluation(folder)
+        if mode == "train" and finished and finished.get("steps", 0) >= config.train.num_steps:
+            print(f"{folder} is finished: {finished['steps']} steps, figures in {folder / 'eval.json'}")
+            return finished
+        devices = parallel.choose_devices(config.train.num_devices, config.train.batch_size)
+        machine.use_compilation_cache()
 
-    with machine.preemption() as preempted:
         # ---------------------------------------------------------------------- data, model, state, or its checkpoint
         experiment = build(config)
         checkpoints = Checkpoints(folder / "checkpoints", config.train.checkpoints_kept)
         step, state, clock = _restore_or_init(config, experiment, checkpoints)
-        this = Run(config, folder, experiment, devices, checkpoints, clock)
+        this = Run(config, folder, experiment, devices, checkpoints, clock, preempted)
         if step:
             print(f"{folder}: going on from step {step}")
-        elif mode == "evaluate":
-            raise UserError(f"{folder} holds no checkpoint to evaluate: train first")
 
         # -------------------------------------------------------------------------------------------- train, evaluate
         state = parallel.replicate(state, devices)
         if mode == "train":
-            state = train(this, state, step, preempted)
+            state = train(this, state, step)
         return evaluate(this, state)
 
 
-def train(this: Run, state: TrainState, step: int, preempted: threading.Event) -> TrainState:
-    """From ``step`` to the last one: calls of config.train.inner_steps, with logs, validations, checkpoints."""
+def train(this: Run, state: TrainState, step: int) -> TrainState:
+    """From ``step`` to the last one, or to a SIGTERM: calls of config.train.inner_steps, with logs, validations and
+    checkpoints.
+    """
     c, data, devices, clock = this.config.train, this.experiment.data, this.devices, this.clock
     programs = {}  # by the number of steps that they do
     pending = None  # the report of the latest call
@@ -129,7 +130,7 @@ def train(this: Run, state: TrainState, step: int, preempted: threading.Event) -
             if pending:
                 report(*pending)
             pending = (step, metrics, log_due)
-            stop = preempted.is_set()
+            stop = this.preempted.is_set()
             if not (validation_due or checkpoint_due or stop):
                 continue
             report(*pending)
@@ -149,9 +150,6 @@ def train(this: Run, state: TrainState, step: int, preempted: threading.Event) -
                 log.sync()
                 this.checkpoints.save(step, {"state": state, "wall": clock.wall, "train": clock.train})
 
-    if step < c.num_steps:
-        print(f"{this.folder}: stopped by SIGTERM after step {step}; the same command goes on", file=sys.stderr)
-        raise SystemExit(PREEMPTED)
     return state
 
 
@@ -162,22 +160,23 @@ def evaluate(this: Run, state: TrainState) -> dict[str, Any]:
     per_seed = evaluate_seeds(this, state, experiment.data.test, final=True)
     failed_at = np.asarray(state.guard.failed_at)
     failures = {
-        seed: f"non-finite at step {at}" if at >= 0 else experiment.signature(figures)
+        seed: f"non-finite at step {at}" if at >= 0 else experiment.signature and experiment.signature(figures)
         for seed, at, figures in zip(seeds, failed_at, per_seed, strict=True)
     }
     failures = {seed: signature for seed, signature in failures.items() if signature is not None}
 
     # --------------------------------------------------------------------------------------------------------- pictures
+    _leave_if_preempted(this, state)
     best = next((i for i, seed in enumerate(seeds) if seed not in failures), 0)
     key = make_keys(seeds[best]).evaluate
-    figures = experiment.figures(_params(this, state, best), experiment.data.test, key)
+    figures = experiment.figures(_params(this, state, best), experiment.data.test, key, per_seed[best])
     rows = writer.read_metrics(this.folder / "metrics.jsonl")
     figures["learning_curve"] = plots.learning_curve(rows, ["loss", *[f"valid/{n}" for n in experiment.headline]])
     for name, figure in figures.items():
         writer.write_figure(this.folder / "figures" / f"{name}.png", figure)
 
     # -------------------------------------------------------------------------------------------------------- eval.json
-    content = summarize(seeds, per_seed, failures) | {
+    content = summarize(seeds, per_seed, failures, judged=experiment.signature is not None) | {
         "num_examples": len(jax.tree.leaves(experiment.data.test)[0]),
         "steps": int(np.asarray(state.step)[0]),
         "wall_seconds": round(this.clock.wall, 3),
@@ -188,17 +187,23 @@ def evaluate(this: Run, state: TrainState) -> dict[str, Any]:
         "command": shlex.join(["python", *(a for a in sys.argv if not a.startswith("--mode"))]),
     }
     writer.write_json(this.folder / "eval.json", content)
-    headline = ", ".join(f"{name} {content[name]}" for name in experiment.headline)
-    print(f"{this.folder / 'eval.json'}: {headline}; {len(seeds) - len(failures)} of {len(seeds)} seeds succeeded")
+    said = [", ".join(f"{name} {content[name]}" for name in experiment.headline)]
+    if experiment.signature:
+        said.append(f"{len(seeds) - len(failures)} of {len(seeds)} seeds succeeded")
+    said += [f"seed {seed}: {signature}" for seed, signature in failures.items()]
+    print(f"{this.folder / 'eval.json'}: {'; '.join(said)}")
     return content
 
 
 def evaluate_seeds(this: Run, state: TrainState, split: dict[str, Any], *, final: bool) -> list[dict[str, Any]]:
-    """The experiment's figures of each seed."""
-    return [
-        this.experiment.evaluate(_params(this, state, i), split, make_keys(seed).evaluate, final=final)
-        for i, seed in enumerate(this.config.seeds)
-    ]
+    """The experiment's figures of each seed; once SIGTERM has come, the final ones are left to the next start."""
+    figures = []
+    for i, seed in enumerate(this.config.seeds):
+        if final:
+            _leave_if_preempted(this, state)
+        key = make_keys(seed).evaluate
+        figures.append(this.experiment.evaluate(_params(this, state, i), split, key, final=final))
+    return figures
 
 
 def _check(config: ConfigDict, mode: str) -> None:
@@ -208,8 +213,10 @@ def _check(config: ConfigDict, mode: str) -> None:
         if config.train[name] < 1:
             raise UserError(f"train.{name}={config.train[name]}: use at least 1")
     seeds = config.seeds
-    if not seeds or len(set(seeds)) < len(seeds) or not all(
-        isinstance(seed, int) and 0 <= seed < 2**32 for seed in seeds
+    if (
+        not seeds
+        or len(set(seeds)) < len(seeds)
+        or not all(isinstance(seed, int) and 0 <= seed < 2**32 for seed in seeds)
     ):
         raise UserError(f"seeds={config.seeds}: use one or more different numbers from 0 to 2**32 - 1")
 
@@ -227,6 +234,13 @@ def _restore_or_init(
 def _params(this: Run, state: TrainState, index: int) -> Any:
     """One seed's parameters on one device; copies, for the next training step takes over the memory of ``state``."""
     return jax.device_put(jax.tree.map(lambda x: np.array(x)[index], state.params), this.devices[0])
+
+
+def _leave_if_preempted(this: Run, state: TrainState) -> None:
+    if this.preempted.is_set():
+        step = np.asarray(state.step)[0]
+        print(f"{this.folder}: stopped by SIGTERM after step {step}; the same command goes on", file=sys.stderr)
+        raise SystemExit(PREEMPTED)
 
 
 def _stop_if_all_failed(this: Run, failed_at: np.ndarray) -> None:

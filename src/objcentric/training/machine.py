@@ -15,6 +15,8 @@ from pathlib import Path
 import jax
 from tqdm import tqdm
 
+from objcentric.data import cache
+
 
 def describe() -> str:
     """One line: cores, processor, devices, jax."""
@@ -34,12 +36,11 @@ def peak_memory() -> dict[str, float]:
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs in $OBJCENTRIC_CACHE/xla, unless jax was told of a place already."""
+    """Keeps compiled programs in the cache's folder xla, unless jax was told of a place already."""
     if jax.config.jax_compilation_cache_dir:
         return
-    root = Path(os.environ.get("OBJCENTRIC_CACHE") or Path.home() / ".cache" / "objcentric")
     # jax does not tell CPUs apart, and homes are shared among machines: a program may use what another CPU lacks.
-    folder = root / "xla" / f"{zlib.crc32(_processor().encode()):08x}"
+    folder = cache.root() / "xla" / f"{zlib.crc32(_processor().encode()):08x}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

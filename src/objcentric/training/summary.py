@@ -7,13 +7,16 @@ from typing import Any
 from objcentric.training.writer import to_json
 
 
-def summarize(seeds: Sequence[int], per_seed: Sequence[dict[str, Any]], failures: dict[int, str]) -> dict[str, Any]:
+def summarize(
+    seeds: Sequence[int], per_seed: Sequence[dict[str, Any]], failures: dict[int, str], *, judged: bool
+) -> dict[str, Any]:
     """Figures of every seed, and over the seeds.
 
     Args:
       seeds: S seeds.
       per_seed: of each seed its figures, numbers or nested lists.
       failures: of each seed that failed, in what way.
+      judged: whether success can be told; if not, ``success_rate`` is None.
 
     Returns:
       every number's mean under its own name (for one seed: every figure, lists too); ``figures``: their mean, sample
@@ -27,7 +30,7 @@ def summarize(seeds: Sequence[int], per_seed: Sequence[dict[str, Any]], failures
     return {
         **flat,
         "seeds": list(seeds),
-        "success_rate": 1 - len(failures) / len(seeds),
+        "success_rate": 1 - len(failures) / len(seeds) if judged else None,
         "failures": {str(seed): signature for seed, signature in failures.items()},
         "figures": figures,
         "per_seed": [{"seed": seed, **figures} for seed, figures in zip(seeds, per_seed, strict=True)],

@@ -1,40 +1,68 @@
-"""A run's folder: made for one config, and for no other."""
+"""A run's folder: made for one config and for no other, and used by one process at a time."""
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ml_collections import ConfigDict
 
 from objcentric.errors import UserError
 from objcentric.training import writer
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
-def claim(path: str | Path, config: ConfigDict) -> Path:
-    """The run's folder, made if need be, with ``config`` in its config.json.
+
+@contextmanager
+def claim(path: str | Path, config: ConfigDict, *, resume_only: bool = False) -> Iterator[Path]:
+    """The run's folder, made if need be, with ``config`` in its config.json; until the end of the context it is ours.
+
+    With ``resume_only`` a folder without checkpoints is an error, and left as it is.
 
     Raises:
-      UserError: nothing can be written there, or it belongs to a run with another config.
+      UserError: nothing can be written there, it belongs to a run with another config, another process is at work in
+        it, or it holds no checkpoint.
     """
     folder = Path(path)
     ours = json.loads(config.to_json_best_effort())
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        theirs = _read(folder / "config.json")
-        began = (folder / "checkpoints").exists()  # if not, the run was refused, and its config may be mended
-        if began and theirs is None:
-            raise UserError(f"{folder} holds checkpoints of an unknown config, without config.json: choose another")
-        if began and (differences := _differences(theirs, ours)):
-            raise UserError(f"{folder} holds a run with {'; '.join(differences)}: choose another --workdir")
-        writer.write_json(folder / "config.json", ours)
-    except OSError as error:
-        raise UserError(f"cannot write to --workdir={folder} ({error.strerror}): choose another") from error
-    return folder
+    checkpoints = folder / "checkpoints"
+    if resume_only and not any(step.name.isdigit() for step in checkpoints.glob("*")):
+        raise UserError(f"{folder} holds no checkpoint to evaluate: train first, or choose another --workdir")
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _lock(held.enter_context((folder / ".lock").open("w")), folder)
+            theirs = _read(folder / "config.json")
+            began = checkpoints.exists()  # if not, the run was refused, and its config may be mended
+            if began and theirs is None:
+                raise UserError(f"{folder} holds checkpoints of an unknown config, without config.json: choose another")
+            if began and (differences := _differences(theirs, ours)):
+                raise UserError(f"{folder} holds a run with {'; '.join(differences)}: choose another --workdir")
+            writer.write_json(folder / "config.json", ours)
+        except OSError as error:
+            raise UserError(f"cannot write to --workdir={folder} ({error.strerror}): choose another") from error
+        yield folder
 
 
 def evaluation(folder: Path) -> dict[str, Any] | None:
     """The content of eval.json; None if there is none."""
     return _read(folder / "eval.json")
+
+
+def _lock(file: IO, folder: Path) -> None:
+    """Locks the file until it is closed, or until its process ends in whatever way."""
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"another process is at work in {folder}: wait for it, or choose another --workdir") from error
+    except OSError:  # a file system without locks
+        return
 
 
 def _read(path: Path) -> dict[str, Any] | None:
