@@ -72,9 +72,6 @@ class Checkpoints:
         step = self._manager.latest_step()
         return None if step is None else self._folder / str(step)
 
-    def close(self) -> None:
-        self._manager.close()
-
     def _read(self, step: int) -> dict[str, np.ndarray]:
         folder = self._folder / str(step)
         checksums = folder / CHECKSUMS  # missing if the run was killed just after Orbax was done
