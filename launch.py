@@ -1,4 +1,4 @@
-"""Runs an experiment: config -> train -> evaluate. The README explains the run's folder.
+"""Runs an experiment: config -> train -> evaluate, or a study. The README explains the run's folder.
 
   python launch.py --config=configs/air.py --workdir=runs/air
   python launch.py --config=configs/air.py --config.objective.name=nvil --config.seeds='(0, 1, 2)' --workdir=runs/nvil
@@ -49,14 +49,19 @@ def fail(reason: object) -> NoReturn:
 
 def main(_) -> None:
     from objcentric.errors import UserError
-    from objcentric.training import loop
+    from objcentric.training import loop, study
 
     logging.set_verbosity(logging.WARNING)  # libraries tell of every step they take
     try:
         experiment = importlib.import_module(f"experiments.{_CONFIG.value.experiment}")
-        if not hasattr(experiment, "build"):
+        if hasattr(experiment, "build"):
+            loop.run(_CONFIG.value, _WORKDIR.value, experiment.build, mode=_MODE.value)
+        elif not hasattr(experiment, "study"):
             fail(UNKNOWN.format(_CONFIG.value.experiment))
-        loop.run(_CONFIG.value, _WORKDIR.value, experiment.build, mode=_MODE.value)
+        elif _MODE.value != "train":
+            fail(f"config.experiment={_CONFIG.value.experiment!r} is a study, which knows no --mode={_MODE.value}")
+        else:
+            study.run(_CONFIG.value, _WORKDIR.value, experiment.study)
     except (UserError, OSError) as error:  # OSError: a full disk, say
         fail(error)
 

@@ -278,7 +278,7 @@ def test_another_config_in_the_same_folder(reference):
 def test_checkpoints_of_an_unknown_config(reference, tmp_path):
     shutil.copytree(reference, tmp_path / "copy")
     (tmp_path / "copy" / "config.json").unlink()
-    with pytest.raises(UserError, match="checkpoints of an unknown config"):
+    with pytest.raises(UserError, match="a run of an unknown config"):
         loop.run(linear.make_config(), tmp_path / "copy", linear.build)
 
 

@@ -4,6 +4,7 @@ Every objective takes log-weights ``log_w[..., K]`` (and ``log_q[..., K]`` of th
 returns an `Estimate`: the bound per datum and a surrogate to differentiate. ``where[..., K]`` masks particles.
 """
 
+from objcentric.objectives.antithetic import antithetic_bernoulli, antithetic_correlation, arms, disarm
 from objcentric.objectives.bounds import ciwae, elbo, iwae, log_mean_exp, miwae, normalized_weights, piwae
 from objcentric.objectives.control_variate import (
     Coupled,
@@ -12,6 +13,18 @@ from objcentric.objectives.control_variate import (
     logistic_pair,
     rebar,
     relax,
+)
+from objcentric.objectives.diagnostics import (
+    BiasAndVariance,
+    GradientMoments,
+    bias_and_variance,
+    dsnr,
+    enumerate_expectation,
+    ess,
+    gradient_moments,
+    merge_moments,
+    sample_gradients,
+    snr,
 )
 from objcentric.objectives.estimate import Estimate
 from objcentric.objectives.relaxation import (
@@ -38,12 +51,34 @@ from objcentric.objectives.score_function import (
     update_moments,
     vimco,
 )
+from objcentric.objectives.sequential import (
+    Filtered,
+    Resampling,
+    Transition,
+    always,
+    ess_below,
+    fivo,
+    multinomial,
+    never,
+    particle_filter,
+    systematic,
+)
 from objcentric.objectives.wake_sleep import defend, delta_wake_phi, sleep_phi, wake_phi, wake_theta
 
 __all__ = [
+    "BiasAndVariance",
     "Coupled",
     "Estimate",
+    "Filtered",
+    "GradientMoments",
     "Moments",
+    "Resampling",
+    "Transition",
+    "always",
+    "antithetic_bernoulli",
+    "antithetic_correlation",
+    "arms",
+    "bias_and_variance",
     "binary_concrete",
     "binary_concrete_log_prob",
     "ciwae",
@@ -52,32 +87,46 @@ __all__ = [
     "control_variate_gradients",
     "defend",
     "delta_wake_phi",
+    "disarm",
     "dreg",
+    "dsnr",
     "elbo",
+    "enumerate_expectation",
+    "ess",
+    "ess_below",
+    "fivo",
+    "gradient_moments",
     "gumbel_pair",
     "init_moments",
     "iwae",
     "leave_one_out",
     "log_mean_exp",
     "logistic_pair",
+    "merge_moments",
     "miwae",
+    "multinomial",
+    "never",
     "normalized_weights",
     "nvil",
     "overlapping_exponentials",
     "overlapping_exponentials_log_prob",
+    "particle_filter",
     "piwae",
     "rebar",
     "reinforce",
     "relax",
     "rloo",
     "rws_dreg",
+    "sample_gradients",
     "sleep_phi",
+    "snr",
     "spike_and_exponential",
     "spike_and_exponential_log_prob",
     "stick_breaking",
     "stick_breaking_logits",
     "stl",
     "straight_through",
+    "systematic",
     "update_moments",
     "vimco",
     "wake_phi",

@@ -43,7 +43,9 @@ def elbo(log_w: Array, *, where: Array | None = None) -> Estimate:
     >>> float(elbo(jnp.array([-3.0, -1.0])).bound)
     -2.0
     """
-    bound = jnp.sum(mask(log_w, where, 0.0), axis=-1) / count(log_w, where)
+    log_w = mask(log_w, where, 0.0)
+    log_w = jnp.where(jnp.isneginf(log_w), -jnp.inf, log_w)  # stops the gradient of weights that are 0
+    bound = jnp.sum(log_w, axis=-1) / count(log_w, where)
     return Estimate(bound, bound)
 
 
@@ -82,7 +84,8 @@ def ciwae(log_w: Array, *, beta: float | Array, where: Array | None = None) -> E
     >>> float(ciwae(log_w, beta=0.5).bound) == float(0.5 * elbo(log_w).bound + 0.5 * iwae(log_w).bound)
     True
     """
-    bound = beta * elbo(log_w, where=where).bound + (1 - beta) * iwae(log_w, where=where).bound
+    shares = ((beta, elbo(log_w, where=where).bound), (1 - beta, iwae(log_w, where=where).bound))
+    bound = sum(jnp.where(share == 0, 0.0, share * bound) for share, bound in shares)  # 0 * -inf is no number
     return Estimate(bound, bound)
 
 
@@ -118,6 +121,15 @@ def count(x: Array, where: Array | None) -> Array | int:
     if where is None:
         return x.shape[-1]
     return jnp.maximum(jnp.sum(jnp.broadcast_to(where, x.shape), axis=-1), 1)
+
+
+def check_per_datum(bound: Array, **arrays: Array | float) -> None:
+    """ValueError unless each is a scalar or has the bound's shape ``[...]``: another one would pair up all data."""
+    for name, array in arrays.items():
+        if jnp.shape(array) not in ((), jnp.shape(bound)):
+            raise ValueError(
+                f"{name} {jnp.shape(array)} must be a scalar or have one value per bound {jnp.shape(bound)}"
+            )
 
 
 def check_shapes(**arrays: Array) -> None:

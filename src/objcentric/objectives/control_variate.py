@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from objcentric.objectives.bounds import check_shapes, log_mean_exp, mask
+from objcentric.objectives.bounds import check_per_datum, check_shapes, log_mean_exp, mask
 from objcentric.objectives.estimate import Estimate
 from objcentric.objectives.score_function import score
 
@@ -82,6 +82,7 @@ def relax(
     check_shapes(log_w=log_w, log_q=log_q)
     bound = log_mean_exp(log_w, where=where)
     c_signal = _stop(c_tilde) if c_signal is None else c_signal
+    check_per_datum(bound, c=c, c_tilde=c_tilde, c_signal=c_signal)
     total = jnp.sum(mask(log_q, where, 0.0), axis=-1)
     # The score of a -inf bound is 0, as everywhere; the control variate's part stays, its mean is 0 then too.
     return Estimate(bound, bound + score(bound, total) - c_signal * total + c - c_tilde)
@@ -116,8 +117,10 @@ def rebar(
     def c(params: Any, z: Array) -> Array:
         return scale * relaxed(params, jax.nn.softmax(z * jnp.exp(-jnp.asarray(log_temperature))))
 
-    c_signal = c(jax.tree.map(_stop, params), _stop(draw.z_tilde))
-    return relax(log_w, log_q, c(params, draw.z), c(params, draw.z_tilde), c_signal, where=where)
+    exist = None if where is None else where[..., None]
+    z, z_tilde = mask(draw.z, exist, 0.0), mask(draw.z_tilde, exist, 0.0)
+    c_signal = c(jax.tree.map(_stop, params), _stop(z_tilde))
+    return relax(log_w, log_q, c(params, z), c(params, z_tilde), c_signal, where=where)
 
 
 def control_variate_gradients(surrogate: Callable[[Any, Any], Array], params: Any, control: Any) -> tuple[Any, Any]:

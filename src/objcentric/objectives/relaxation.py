@@ -25,7 +25,8 @@ def concrete(key: Array, logits: Array, temperature: Array | float) -> Array:
 def concrete_log_prob(log_y: Array, logits: Array, temperature: Array | float) -> Array:
     """Log-density ``[...]`` of ``log_y [..., C]`` (the log-space form: Maddison et al., 2017, app. C.3).
 
-    ``log (C-1)! + (C-1) log t + sum_i s_i - C logsumexp_i s_i`` with ``s = logits - t log y``.
+    ``log (C-1)! + (C-1) log t + sum_i s_i - C logsumexp_i s_i`` with ``s = logits - t log y``: the density of the C - 1
+    log-ratios ``log y_i - log y_C``.
 
     >>> float(concrete_log_prob(jnp.log(jnp.full(2, 0.5)), jnp.zeros(2), 1.0))  # log of y_1 y_2 / (y_1 + y_2)^2
     -1.386...

@@ -22,6 +22,7 @@ def stl(log_w: Array, log_w_path: Array, *, where: Array | None = None) -> Estim
 
     Unbiased for K = 1; for more particles the score that it drops has no zero mean, and `dreg` is the unbiased one.
 
+    >>> import jax
     >>> log_w = jnp.log(jnp.array([1.0, 3.0]))
     >>> print(jax.grad(lambda path: stl(log_w, path).surrogate)(log_w).round(3))
     [0.25...0.75...]
@@ -32,6 +33,7 @@ def stl(log_w: Array, log_w_path: Array, *, where: Array | None = None) -> Estim
 def dreg(log_w: Array, log_w_path: Array, *, where: Array | None = None) -> Estimate:
     """Doubly reparameterised gradient of IWAE (Tucker et al., 2019): phi gets ``sum_k sg(w~_k^2) log_w_path_k``.
 
+    >>> import jax
     >>> log_w = jnp.log(jnp.array([1.0, 3.0]))
     >>> print(jax.grad(lambda path: dreg(log_w, path).surrogate)(log_w).round(4))
     [0.0625...0.5625...]
@@ -44,6 +46,7 @@ def rws_dreg(log_w: Array, log_w_path: Array, *, where: Array | None = None) -> 
 
     Its mean is that of `wake_phi`, self-normalisation's bias included.
 
+    >>> import jax
     >>> log_w = jnp.log(jnp.array([1.0, 3.0]))
     >>> print(jax.grad(lambda path: rws_dreg(log_w, path).surrogate)(log_w).round(4))
     [0.1875...0.187...]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from objcentric.objectives.bounds import check_shapes, count, elbo, log_mean_exp, mask
+from objcentric.objectives.bounds import check_per_datum, check_shapes, count, elbo, log_mean_exp, mask
 from objcentric.objectives.estimate import Estimate
 
 _stop = jax.lax.stop_gradient
@@ -30,6 +30,7 @@ def reinforce(log_w: Array, log_q: Array, *, baseline: Array | float = 0.0, wher
     """
     check_shapes(log_w=log_w, log_q=log_q)
     bound = log_mean_exp(log_w, where=where)
+    check_per_datum(bound, baseline=baseline)
     return Estimate(bound, bound + score(bound - baseline, jnp.sum(mask(log_q, where, 0.0), axis=-1)))
 
 
@@ -45,7 +46,6 @@ def rloo(log_w: Array, log_q: Array, *, where: Array | None = None) -> Estimate:
     _check_several("rloo", log_w)
     bound = elbo(log_w, where=where).bound
     signal = log_w - _mean_of_others(log_w, where)
-    signal = signal * (_number_of_others(log_w, where) > 0)
     scores = score(mask(signal, where, 0.0), mask(log_q, where, 0.0))
     return Estimate(bound, bound + elbo(scores, where=where).bound)
 
@@ -127,7 +127,7 @@ class Moments(NamedTuple):
 
     mean: Array  # []
     square: Array  # []
-    count: Array  # [] batches seen
+    count: Array  # [] batches seen, less those whose signal was -inf
 
     @property
     def variance(self) -> Array:
@@ -142,15 +142,21 @@ def init_moments() -> Moments:
 def update_moments(moments: Moments, signal: Array, *, decay: float) -> Moments:
     """Moves towards the moments of ``signal [...]``; the plain average until ``1 / (1 - decay)`` batches.
 
+    Where the signal is -inf it says nothing, and counts for nothing.
+
     >>> moments = update_moments(init_moments(), jnp.array([1.0, 3.0]), decay=0.9)
     >>> float(moments.mean), float(moments.variance)
     (2.0, 1.0)
     """
     signal = _stop(signal)
-    rate = jnp.maximum(1.0 - decay, 1.0 / (moments.count + 1.0))
-    mean = moments.mean + rate * (jnp.mean(signal) - moments.mean)
-    square = moments.square + rate * (jnp.mean(jnp.square(signal)) - moments.square)
-    return Moments(mean, square, moments.count + 1.0)
+    empty = jnp.isneginf(signal)
+    signal = jnp.where(empty, 0.0, signal)
+    share = 1.0 - jnp.mean(empty, dtype=signal.dtype)
+    seen = moments.count + share
+    rate = jnp.maximum(1.0 - decay, 1.0 / jnp.where(seen > 0, seen, 1.0))
+    mean = moments.mean + rate * (jnp.mean(signal) - share * moments.mean)
+    square = moments.square + rate * (jnp.mean(jnp.square(signal)) - share * moments.square)
+    return Moments(mean, square, seen)
 
 
 def nvil(
@@ -171,6 +177,7 @@ def nvil(
     """
     check_shapes(log_w=log_w, log_q=log_q)
     bound = log_mean_exp(log_w, where=where)
+    check_per_datum(bound, baseline=baseline)
     residual = jnp.where(jnp.isneginf(bound), 0.0, _stop(bound - moments.mean) - baseline)
     signal = residual / jnp.maximum(1.0, jnp.sqrt(moments.variance))
     surrogate = bound + score(signal, jnp.sum(mask(log_q, where, 0.0), axis=-1))

@@ -1,8 +1,6 @@
 """The training loop: one command, from a config to a finished run's folder."""
 
-import datetime
 import math
-import shlex
 import sys
 import threading
 from collections.abc import Callable
@@ -181,10 +179,7 @@ def evaluate(this: Run, state: TrainState) -> dict[str, Any]:
         "steps": int(np.asarray(state.step)[0]),
         "wall_seconds": round(this.clock.wall, 3),
         "train_seconds": round(train_seconds, 3),
-        **machine.peak_memory(),
-        "machine": machine.describe(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", *(a for a in sys.argv if not a.startswith("--mode"))]),
+        **machine.provenance(),
     }
     writer.write_json(this.folder / "eval.json", content)
     said = [", ".join(f"{name} {content[name]}" for name in experiment.headline)]

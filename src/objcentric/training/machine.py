@@ -1,8 +1,10 @@
 """The machine that a run is on: what it is, what it caches, and when it wants its processor back."""
 
+import datetime
 import os
 import platform
 import resource
+import shlex
 import signal
 import sys
 import threading
@@ -11,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 from tqdm import tqdm
@@ -33,6 +36,16 @@ def peak_memory() -> dict[str, float]:
     if "peak_bytes_in_use" in stats:
         peak["peak_device_mb"] = round(stats["peak_bytes_in_use"] / 1e6, 1)
     return peak
+
+
+def provenance() -> dict[str, Any]:
+    """What tells later how a result came about: memory, machine, date and command."""
+    return {
+        **peak_memory(),
+        "machine": describe(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", *(a for a in sys.argv if not a.startswith("--mode"))]),
+    }
 
 
 def use_compilation_cache() -> None:

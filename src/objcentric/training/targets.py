@@ -49,7 +49,7 @@ def make(model: Model, c: ConfigDict, *, defensive: Callable | None = None) -> O
 
         this = Batch(model, params, x, keys, hparams, c, trace, defensive, network)
         estimate, traces, extra, aux = targets(this, aux)
-        return jnp.mean(extra) - jnp.mean(estimate.surrogate), (estimate.bound, traces, aux)
+        return jnp.mean(extra) - jnp.mean(_known(estimate.surrogate)), (estimate.bound, traces, aux)
 
     return Objective(init, loss)
 
@@ -57,12 +57,15 @@ def make(model: Model, c: ConfigDict, *, defensive: Callable | None = None) -> O
 def value_and_grad(model: Model, c: ConfigDict, **options: Any) -> Callable:
     """``(params, key, x [B, ...], hparams) -> (bound [B], grads)``, grads to *ascend*: for use without a training loop.
 
-    Objectives with a state of their own (NVIL, REINFORCE's moving baseline) take it as in their first step.
+    There is no moving average: REINFORCE's baseline is 0, and NVIL's the network ``params["baseline"]`` if there is
+    one, else one that has learnt nothing.
     """
     objective = make(model, c, **options)
 
     def value_and_grad(params: dict, key: Array, x: Array, hparams: dict) -> tuple[Array, dict]:
         baseline, aux = objective.init(key, x[0])
+        if isinstance(aux, objectives.Moments):
+            aux = aux._replace(count=jnp.ones(()))  # with none seen the score would be left out
         keys = jax.random.split(key, x.shape[0])
         (_, (bound, _, _)), grads = jax.value_and_grad(objective.loss, has_aux=True)(
             {"baseline": baseline} | params, x, keys, hparams, aux
@@ -216,7 +219,12 @@ def log_w(traces: Trace) -> Array:
 
 
 def _add(theta: objectives.Estimate, phi: objectives.Estimate) -> objectives.Estimate:
-    return objectives.Estimate(theta.bound, theta.surrogate + phi.surrogate)
+    return objectives.Estimate(theta.bound, _known(theta.surrogate) + _known(phi.surrogate))
+
+
+def _known(surrogate: Array) -> Array:
+    """0 in place of -inf: a datum that no particle explains teaches nothing, and the loss of the others is finite."""
+    return jnp.where(jnp.isneginf(surrogate), 0.0, surrogate)
 
 
 def _particle_keys(b: Batch, stream: int) -> Array:

@@ -37,9 +37,10 @@ def claim(path: str | Path, config: ConfigDict, *, resume_only: bool = False) ->
             folder.mkdir(parents=True, exist_ok=True)
             _lock(held.enter_context((folder / ".lock").open("w")), folder)
             theirs = _read(folder / "config.json")
-            began = checkpoints.exists()  # if not, the run was refused, and its config may be mended
+            # If nothing was done yet, the run was refused, and its config may be mended.
+            began = checkpoints.exists() or (folder / "eval.json").exists()
             if began and theirs is None:
-                raise UserError(f"{folder} holds checkpoints of an unknown config, without config.json: choose another")
+                raise UserError(f"{folder} holds a run of an unknown config, without config.json: choose another")
             if began and (differences := _differences(theirs, ours)):
                 raise UserError(f"{folder} holds a run with {'; '.join(differences)}: choose another --workdir")
             writer.write_json(folder / "config.json", ours)
