@@ -5,6 +5,7 @@ look theirs up; the estimators are those of `objcentric.objectives`. A test hold
 `objcentric.training.targets` on the model's own trace.
 """
 
+import functools
 import itertools
 import json
 import math
@@ -53,8 +54,8 @@ class Problem(NamedTuple):
     num_particles: int
 
 
-# Each takes a problem and returns ``(params, control, key, x [B], temperature) -> surrogate [B]``, to ascend; ``control``
-# has the parameters of a control variate, if there is one.
+# Each takes a problem and returns ``(params, control, key, x [B], temperature) -> surrogate [B]``, ascended, where
+# ``control`` has the parameters of a control variate, if there is one.
 
 
 def _discrete(objective: Callable) -> Callable:
@@ -197,11 +198,10 @@ ESTIMATORS = {
 }
 
 
-def init_control(c: ConfigDict, model: gmm.Config, estimator: str, key: Array) -> Any:
-    """Parameters of the estimator's control variate, if it has one."""
-    if estimator == "relax":
-        return gmm.init_layers(key, (1 + model.num_clusters, *c.control_hidden, 1))
-    return {"log_temperature": jnp.zeros(()), "scale": jnp.ones(())} if estimator == "rebar" else ()
+CONTROLS = {  # of those that have a control variate, its parameters at first
+    "relax": gmm.init_layers,
+    "rebar": lambda key, sizes: {"log_temperature": jnp.zeros(()), "scale": jnp.ones(())},
+}
 
 
 def logits_of(model: gmm.Config, params: dict, x: Array) -> Array:
@@ -273,38 +273,38 @@ class Programs(NamedTuple):
 
 
 def init_state(c: ConfigDict, setting: Setting) -> State:
-    """Of all S seeds; apart from control variates all settings start alike."""
-    keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed), 3))(jnp.asarray(c.seeds, jnp.uint32))
-    model = model_config(c, setting.initial)
-    params = jax.vmap(gmm.make(model).init)(keys[:, 0])
-    control = jax.vmap(lambda key: init_control(c, model, setting.estimator, key))(keys[:, 1])
-    memory = jax.vmap(make_optimizer(c).init)((params, control))
-    return State(params, control, memory, keys[:, 2])
+    """Of all S seeds; settings differ in their control variates alone."""
+    control = setting.estimator if setting.estimator in CONTROLS else None
+    sizes = (1 + c.model.num_clusters, *c.control_hidden, 1)
+    return _init_state(model_config(c, setting.initial), control, sizes, jnp.asarray(c.seeds, jnp.uint32))
 
 
-def make_optimizer(c: ConfigDict) -> optax.GradientTransformation:
-    return optax.adam(c.learning_rate)
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _init_state(model: gmm.Config, control: str | None, sizes: tuple[int, ...], seeds: Array) -> State:
+    def init(seed: Array) -> State:
+        init_key, control_key, key = jax.random.split(jax.random.key(seed), 3)
+        params = gmm.make(model).init(init_key)
+        variate = CONTROLS[control](control_key, sizes) if control else ()
+        return State(params, variate, optax.adam(0.0).init((params, variate)), key)
+
+    return jax.vmap(init)(seeds)
 
 
 def make_programs(c: ConfigDict, setting: Setting) -> Programs:
     model = model_config(c, setting.initial)
     problem = Problem(c, model, setting.num_particles)
     surrogate = ESTIMATORS[setting.estimator](problem)
-    optimizer = make_optimizer(c)
+    optimizer = optax.adam(c.learning_rate)
     true_log_prior = gmm.true_log_prior(model)
 
     def draw_data(key: Array, num: int) -> Array:
         z_key, x_key = jax.random.split(key)
         return gmm.draw_x(model, x_key, gmm.draw(z_key, true_log_prior, num))
 
-    def temperature(step: Array) -> Array:
-        first, last = c.temperature
-        return first + (last - first) * step / c.num_steps
-
     def train_step(state: State, step: Array) -> State:
         x_key, key = jax.random.split(jax.random.fold_in(state.key, step))
         x = draw_data(x_key, c.batch_size)
-        ascent, descent = gradients(surrogate, state.params, state.control, key, x, temperature(step))
+        ascent, descent = gradients(surrogate, state.params, state.control, key, x, temperature(c, step))
         descent = (jax.tree.map(jnp.negative, ascent), descent)
         updates, memory = optimizer.update(descent, state.memory)
         params, control = optax.apply_updates((state.params, state.control), updates)
@@ -328,7 +328,7 @@ def make_programs(c: ConfigDict, setting: Setting) -> Programs:
             return jnp.linalg.norm(posterior(x) - jnp.exp(gmm.log_posterior(model, true_log_prior, x)))
 
         def phi_gradient(key: Array) -> Any:
-            return gradients(surrogate, params, state.control, key, test_x, temperature(step))[0]["inference"]
+            return gradients(surrogate, params, state.control, key, test_x, temperature(c, step))[0]["inference"]
 
         # Training folds in steps, which are smaller.
         keys = jax.random.split(jax.random.fold_in(state.key, c.num_steps + step), c.num_gradients)
@@ -343,6 +343,12 @@ def make_programs(c: ConfigDict, setting: Setting) -> Programs:
         )
 
     return Programs(jax.jit(train), jax.jit(jax.vmap(evaluate, (0, None))))
+
+
+def temperature(c: ConfigDict, step: Array) -> Array:
+    """Of the Concrete distribution ``[]``."""
+    first, last = c.temperature
+    return first + (last - first) * step / c.num_steps
 
 
 def model_config(c: ConfigDict, initial: str) -> gmm.Config:
@@ -368,8 +374,8 @@ def train(c: ConfigDict, setting: Setting, stop: threading.Event) -> dict[str, n
             state = programs.train(state, step)
             rows.append(jax.device_get(programs.evaluate(state, step + length)))
     curves = Evaluation(*(np.stack(leaves) for leaves in zip(*rows, strict=True)))
-    thirds = [0, c.num_evaluations // 2, c.num_evaluations]
-    shown = {"prior": curves.prior[thirds], "posterior": curves.posterior[thirds]}
+    times = [0, c.num_evaluations // 2, c.num_evaluations]
+    shown = {"prior": curves.prior[times], "posterior": curves.posterior[times]}
     return {"step": steps} | curves._asdict() | shown
 
 

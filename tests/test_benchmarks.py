@@ -2,7 +2,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import air_step
+from benchmarks import air_step, objectives
+from configs import base
 
 
 def test_flops_of_products_in_loops_and_batches():
@@ -32,3 +33,15 @@ def test_measures_a_small_step():
     row = air_step.measure(small | {"train.batch_size": 4}, repeats=1)
     assert row["gflop_per_step"] > 0 and row["memory_mb"] > 0
     assert row["fraction"] == pytest.approx(row["gflops"] / row["product_gflops"])
+
+
+def test_measures_objectives(monkeypatch):
+    def small():
+        config = base.get_config()
+        config.data.canvas = (12, 12)
+        config.model.update(object_size=4.0, hidden=4, what_dim=2, glimpse_size=(4, 4), num_steps=1)
+        return config
+
+    monkeypatch.setattr(objectives.air_config, "get_config", small)
+    ratios = objectives.measure(2, ["iwae", "vimco"], turns=2, batch_size=2)
+    assert ratios["iwae"] == 1.0 and 0 < ratios["vimco"] < 100

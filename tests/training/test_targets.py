@@ -20,7 +20,7 @@ from tests.objectives.toys import elbo, iwae, landing, wake
 
 @functools.cache
 def make_model(name):
-    """A toy as a model, and its parameters. Its datum ``x []`` is 0, for the categorical one also 1; 9 is impossible."""
+    """A toy as a model, and its parameters. Its datum ``x []`` is 0, for the categorical one also 1; 9 cannot be."""
     with jax.enable_x64(True):
         toy = toys.make(name)
     params = jax.tree.map(np.float32, {"generative": toy.theta, "inference": toy.phi})

@@ -28,11 +28,8 @@ def antithetic_bernoulli(key: Array, logits: Array, *, num_samples: int = 2) -> 
     """
     _check_several("antithetic_bernoulli", num_samples)
     noise = jax.random.exponential(key, (*logits.shape[:-1], num_samples, logits.shape[-1]), logits.dtype)
-    # 1 - d_j, as the sum over the others: a difference would round small ones to 0.
-    own = jnp.eye(num_samples, dtype=bool)[..., None]
-    others = jnp.sum(jnp.where(own, 0.0, noise[..., None, :, :]), axis=-2)
-    root = jnp.exp(_log_rarer(logits) / (num_samples - 1))[..., None, :]
-    rare = others < root * jnp.sum(noise, axis=-2, keepdims=True)
+    total = jnp.sum(noise, axis=-2, keepdims=True)
+    rare = total - noise < total * jnp.exp(_log_rarer(logits) / (num_samples - 1))[..., None, :]
     return (rare != (logits > 0)[..., None, :]).astype(logits.dtype)
 
 

@@ -211,7 +211,7 @@ def fivo(filtered: Filtered, *, score_resampling: bool = False, baseline: Array 
     ends = jnp.concatenate([filtered.resampled[..., 1:], last], axis=-1)
     bound = jnp.sum(jnp.where(ends, after, 0.0), axis=-1)
     if score_resampling and filtered.log_ancestors is None:
-        raise ValueError("score_resampling needs ancestors drawn independently, by objectives.multinomial")
+        raise ValueError("score_resampling needs ancestors drawn independently: filter with resample=multinomial")
     choices = [filtered.log_q] * (filtered.log_q is not None) + [filtered.log_ancestors] * score_resampling
     surrogate = bound + (_scores(filtered, sum(choices), baseline) if choices else 0.0)
     return Estimate(bound, jnp.where(jnp.isneginf(bound), -jnp.inf, surrogate))

@@ -90,8 +90,13 @@ def trace_particles(
 def prior(model: Model) -> Callable:
     """The model's prior as a defensive component: log p(z) is what log p(x, z) has besides the likelihood."""
 
+    def log_u(z: Any, trace: Trace) -> Array:
+        likelihood = trace.outputs["log_likelihood"]
+        # Where the likelihood is 0 the weight is too: any number will do, but -inf - -inf is none.
+        return jnp.where(jnp.isneginf(likelihood), 0.0, trace.log_p - likelihood)
+
     def defensive(params: dict, key: Array, x: Array, hparams: dict) -> tuple[Any, Callable]:
-        return model.generate(params, key, hparams)[0], lambda _, trace: trace.log_p - trace.outputs["log_likelihood"]
+        return model.generate(params, key, hparams)[0], log_u
 
     return defensive
 
