@@ -1,4 +1,4 @@
-"""Every config in configs/ says how to run it, overrides only what base.py has, and trains."""
+"""Every config in configs/ says how to run it; those of AIR override only what base.py has, and train."""
 
 import importlib
 import json
@@ -19,13 +19,26 @@ def load(name):
     return module, module.get_config()
 
 
+AIR = [name for name in NAMES if load(name)[1].experiment == "air"]
+
+
 def flatten(tree, prefix=""):
     for name, value in tree.items():
         yield from flatten(value, f"{prefix}{name}.") if hasattr(value, "items") else [(prefix + name, value)]
 
 
 def test_there_are_configs():
-    assert "air" in NAMES
+    assert "air" in AIR and len(NAMES) > len(AIR)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_has_an_experiment(name):
+    """Those that are not AIR's are run, made small, by their experiment's own tests."""
+    _, config = load(name)
+    module = importlib.import_module(f"experiments.{config.experiment}")
+    assert hasattr(module, "build") != hasattr(module, "study")
+    assert (FOLDER.parent / "tests" / "experiments" / f"test_{config.experiment}.py").exists()
+    json.loads(config.to_json())  # as a run's config.json holds it
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -36,7 +49,7 @@ def test_the_docstring_is_the_command(name):
         assert not line.startswith("python ") or "--workdir=runs/" in line
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", AIR)
 def test_only_fields_of_base_are_overridden(name):
     _, config = load(name)
     fields = dict(flatten(base.get_config()))
@@ -44,10 +57,9 @@ def test_only_fields_of_base_are_overridden(name):
         assert field in fields, f"{field} is not in configs/base.py"
         assert type(value) is type(fields[field]), field
     assert fields.keys() == dict(flatten(config)).keys()
-    json.loads(config.to_json())  # as a run's config.json holds it
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", AIR)
 def test_it_trains(name, tmp_path, request):
     _, config = load(name)
     if config.data.source == "mnist":

@@ -42,7 +42,7 @@ def training(
             ax.set_ylim(min(late) - room, max(late) + room)
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         _finish(ax, title, "step", "")
-    axes[0, -1].legend(fontsize=8, frameon=False)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside center right")
     return figure
 
 
@@ -88,7 +88,7 @@ def violins(histograms: Mapping[str, ArrayLike], edges: ArrayLike, title: str) -
         below = np.searchsorted(np.cumsum(counts), counts.sum() / 2)
         ax.hlines(np.sqrt(edges[below] * edges[below + 1]), place - 0.3, place + 0.3, color=_INK, linewidth=1.2)
     ax.set_xticks(range(len(histograms)), [label.replace(" ", "\n", 1) for label in histograms])
-    ax.set_ylim(edges[0], edges[-1])
+    ax.set(xlim=(-0.6, len(histograms) - 0.4), ylim=(edges[0], edges[-1]))
     _finish(ax, title, "", "")
     return figure
 

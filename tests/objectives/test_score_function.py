@@ -109,12 +109,12 @@ def test_leave_one_out_in_float32(std):
     np.testing.assert_allclose(leave_one_out(log_w), np.stack(expected, 1), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["rloo", "vimco"])
-def test_a_single_particle_that_exists_has_no_baseline(name):
+@pytest.mark.parametrize("name, options", [("rloo", {}), ("vimco", {}), ("vimco", {"arithmetic": True})])
+def test_a_single_particle_that_exists_has_no_baseline(name, options):
     """The others are masked: what remains is REINFORCE, which is unbiased."""
     where = np.array([False, True, False])
     log_w, log_q = np.float32([np.nan, -2.0, 1.0]), np.float32([-1.0, -0.5, np.nan])
-    _, gradients = evaluate(getattr(objectives, name), log_w, log_q, where=where)
+    _, gradients = evaluate(getattr(objectives, name), log_w, log_q, where=where, **options)
     np.testing.assert_array_equal(gradients, [[0, 1, 0], [0, -2, 0]])
 
 
