@@ -22,7 +22,8 @@ from configs import air as air_config
 from experiments import air
 from objcentric.training import machine, targets
 
-EXTRA = {  # what an objective evaluates besides one trace of each particle
+EXTRA = {  # what an objective evaluates besides one trace of each particle and its gradient
+    "piwae": "a second backward pass, with other weights of the particles",
     "ws": "a draw of the model and its trace",
     "delta_ww": "a draw of the prior and the trace of the defended draws",
     "stl": "two more sets of densities at the same draws",

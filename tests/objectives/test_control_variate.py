@@ -205,6 +205,21 @@ def test_descending_the_squared_norm_lowers_the_variance():
     assert after < 0.6 * before
 
 
+def test_rebar_relaxes_by_the_temperature_and_scales():
+    z, z_tilde = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
+    draw = objectives.Coupled(None, z, z_tilde)
+    for temperature, scale in ((0.5, 1.0), (4.0, -0.7)):
+        found = objectives.rebar(
+            *np.zeros((2, 4)),
+            lambda params, soft: jnp.sum(soft @ params),
+            np.arange(3.0),
+            draw,
+            **rebar_control(temperature, scale),
+        )
+        expected = scale * np.sum((softmax(z / temperature, -1) - softmax(z_tilde / temperature, -1)) @ np.arange(3))
+        np.testing.assert_allclose(found.surrogate, expected, rtol=1e-4)
+
+
 def test_c_is_stopped_in_the_signal_unless_said_otherwise():
     arrays = np.float32([-2.0]), np.float32([-0.5]), np.float32(-1.0), np.float32(-1.5)
     _, gradients = evaluate(objectives.relax, *arrays)

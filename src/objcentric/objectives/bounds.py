@@ -97,8 +97,8 @@ def piwae(log_w: Array, log_w_inference: Array, *, num_groups: int, where: Array
       log_w_inference: the same numbers, the inference part's parameters alone live.
 
     Returns:
-      the IWAE bound, and a surrogate for both parts at once. Compiled, it costs what IWAE does: the two evaluations
-      of the weights share their forward pass.
+      the IWAE bound, and a surrogate for both parts at once. Compiled, the two evaluations of the weights share their
+      forward pass; backwards there are two, as each part weighs the particles in its own way.
 
     >>> weight = lambda theta, phi: jnp.log(jnp.array([1.0, 3.0, 2.0, 2.0])) + theta + phi
     >>> stop = jax.lax.stop_gradient
