@@ -1,4 +1,4 @@
-"""The mixture's estimators against the model's own traces and exact gradients; the study, whole, cut short and resumed."""
+"""The mixture's estimators against the model's own traces and exact gradients; the study, cut short and resumed."""
 
 import functools
 import itertools
@@ -39,17 +39,17 @@ PROBLEM = experiment.Problem(CONFIG, MODEL, K)
 @functools.cache
 def make_params():
     """Parameters that are far from any symmetry."""
-    params = gmm.make(MODEL).init(jax.random.key(0))
-    flat, unravel = ravel_pytree(params)
-    params = unravel(jnp.asarray(np.random.default_rng(0).normal(0, 1, flat.size), jnp.float32))
-    return jax.tree.map(lambda leaf: leaf, params)
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(gmm.make(MODEL).init, jax.random.key(0))
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 1, leaf.shape), jnp.float32), shapes)
 
 
 def make_control(name):
     if name not in experiment.CONTROLS:
         return ()
-    control = experiment.CONTROLS[name](jax.random.key(1), (4, 4, 1))
-    return control if name == "relax" else {"log_temperature": jnp.array(-0.3), "scale": jnp.array(0.8)}
+    if name == "rebar":
+        return {"log_temperature": jnp.array(-0.3), "scale": jnp.array(0.8)}
+    return jax.jit(experiment.CONTROLS[name], static_argnums=1)(jax.random.key(1), (4, 4, 1))
 
 
 def flatten(gradients):
@@ -100,7 +100,9 @@ def test_gradients_are_those_of_the_traces(name, monkeypatch):
             fixed_draws(patch, z, jnp.full(x.size * K, dream_z) if name == "ws" else z)
             patch.setattr(gmm, "draw_x", lambda model, key, z, dream_x=dream_x: jnp.full(z.shape, dream_x))
             surrogate = experiment.ESTIMATORS[name](PROBLEM)
-            gradients, _ = experiment.gradients(surrogate, params, (), jax.random.key(0), x, 1.0)
+            gradients, _ = jax.jit(functools.partial(experiment.gradients, surrogate))(
+                params, (), jax.random.key(0), x, 1.0
+            )
         np.testing.assert_allclose(flatten(gradients), flatten(expected), rtol=1e-4, atol=1e-6)
         assert np.abs(flatten(expected)).max() > 0.01
 
@@ -205,14 +207,16 @@ def test_the_evidence_of_relaxed_models_does_not_depend_on_q(name):
     params["generative"] = {"theta": jnp.array([0.5, 0.0, -0.3])}
 
     @jax.jit
-    def evidence(shift, key):
-        layers = [{"kernel": jnp.zeros((1, 3)), "bias": shift}]
-        return surrogate(params | {"inference": layers}, (), key, jnp.array([2.0, 6.0]), jnp.array(0.8))
+    @jax.value_and_grad
+    def evidence(bias, key):
+        layers = [{"kernel": jnp.zeros((1, 3)), "bias": bias}]
+        return jnp.mean(surrogate(params | {"inference": layers}, (), key, jnp.array([2.0, 6.0]), 0.8))
 
-    shifts = ([0.5, 0.0, -0.3], [0.0, 0.5, 0.0])
-    values = [evidence(jnp.array(shift), jax.random.key(i)) for i, shift in enumerate(shifts)]
-    np.testing.assert_allclose(*values, atol=0.05)
-    assert np.isfinite(values).all()
+    biases = np.float32([[0.5, 0.0, -0.3], [0.0, 0.5, 0.0]])
+    (value, _), (other, gradient) = (evidence(bias, jax.random.key(i)) for i, bias in enumerate(biases))
+    np.testing.assert_allclose(value, other, atol=0.05)
+    # Nor does its gradient say otherwise, but for DVAE: the path does not tell what leaves the atom at 0.
+    assert np.isfinite(gradient).all() and (np.abs(gradient).max() < 0.1) == (name != "dvae")
 
 
 def test_the_temperature_falls_linearly():
@@ -240,9 +244,13 @@ def test_errors_and_gradient_std(monkeypatch):
     state = experiment.init_state(c, setting)
     found = experiment.make_programs(c, setting).evaluate(state, 0)
 
+    @jax.jit
+    def draw_x(keys):
+        return gmm.draw_x(MODEL, keys[1], gmm.draw(keys[0], gmm.true_log_prior(MODEL), 7))
+
     true_prior = np.arange(5, 8) / 18
-    keys = jax.random.split(jax.random.key(3))
-    x = gmm.draw_x(MODEL, keys[1], gmm.draw(keys[0], gmm.true_log_prior(MODEL), 7))
+    x = draw_x(jax.random.split(jax.random.key(3)))
+    densities = jax.jit(functools.partial(experiment.densities, MODEL))
     for s in range(2):
         params = jax.tree.map(lambda leaf, s=s: leaf[s], state.params)
         prior = np.exp(-2.0 * np.arange(3))
@@ -251,10 +259,9 @@ def test_errors_and_gradient_std(monkeypatch):
         np.testing.assert_allclose(found.p_error[s], np.linalg.norm(prior - true_prior), rtol=1e-4)
         posterior = true_prior * np.exp(-0.5 * ((np.asarray(x)[:, None] - 4 * np.arange(3)) / 3) ** 2)
         posterior /= posterior.sum(1, keepdims=True)
-        q = jax.nn.softmax(jax.vmap(lambda x, params=params: gmm.encode(MODEL, params, x))(x))
+        q = np.exp(densities(params, x)[1])
         np.testing.assert_allclose(found.q_error[s], np.linalg.norm(q - posterior, axis=1).mean(), rtol=1e-4)
-        at_means = jax.vmap(lambda x, params=params: jnp.exp(tables(params, x)[1]))(4.0 * jnp.arange(3))
-        np.testing.assert_allclose(found.posterior[s], at_means, rtol=1e-4)
+        np.testing.assert_allclose(found.posterior[s], np.exp(densities(params, 4.0 * np.arange(3))[1]), rtol=1e-4)
     np.testing.assert_allclose(found.gradient_std, 3.0, rtol=0.05)
 
 
@@ -350,25 +357,6 @@ def test_parts_of_another_config_are_refused(whole):
     other.learning_rate = 0.5
     with pytest.raises(UserError, match="far_ww_2.npz was trained with learning_rate=0.05, not 0.5: choose another"):
         run(other, folder)
-
-
-def test_every_estimator_trains():
-    """All at once, so that one program is compiled."""
-
-    def step(states):
-        moved = {}
-        for name, state in states.items():
-            surrogate = experiment.ESTIMATORS[name](PROBLEM)
-            x = jnp.array([1.0, 5.0])
-            params, control = jax.tree.map(lambda leaf: leaf[0], (state.params, state.control))
-            moved[name] = experiment.gradients(surrogate, params, control, jax.random.key(0), x, 0.7)
-        return moved
-
-    states = {name: experiment.init_state(CONFIG, experiment.Setting("near", name, K)) for name in NAMES}
-    for name, (ascent, descent) in jax.jit(step)(states).items():
-        for gradient in jax.tree.leaves((ascent, descent)):
-            assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0, name
-        assert bool(descent) == (name in ("relax", "rebar"))
 
 
 @pytest.mark.parametrize(
