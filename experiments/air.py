@@ -195,7 +195,8 @@ def model_config(config: ConfigDict, canvas: tuple[int, int, int]) -> air.Config
 
 def check(config: ConfigDict, data: loader.Data) -> None:
     """UserError where parts of the config, or config and data, disagree."""
-    most = int(data.test["count"].max()) if "count" in data.test else 0
+    counted = (split["count"] for split in data if isinstance(split, dict) and "count" in split)
+    most = max((int(count.max()) for count in counted), default=0)
     if most > config.model.num_steps:
         raise UserError(f"scenes hold up to {most} objects, model.num_steps={config.model.num_steps}: set it to {most}")
     for name in ("batch_size", "num_examples", "num_pictures"):

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import shutil
 import threading
 
 import jax
@@ -89,22 +90,18 @@ def test_gradients_are_those_of_the_traces(name, monkeypatch):
     params = make_params()
     x = jnp.array([-1.0, 3.0, 5.0, 9.0, 12.0, 4.0])
     keys = jax.random.split(jax.random.key(5), x.size)
-    dreams = [(0, 5.0), (1, -2.0), (2, 9.0)] if name == "ws" else [(0, 0.0)]
+    dream_z, dream_x = 2, 6.5
+    model = gmm.make(MODEL)._replace(generate=lambda params, key, hparams: (jnp.array(dream_z), jnp.array(dream_x)))
     monkeypatch.setattr(objectives, "defend", lambda key, z, z_defensive, *, delta: z)
-    for dream_z, dream_x in dreams:
-        dream = jnp.array(dream_z), jnp.array(dream_x)
-        model = gmm.make(MODEL)._replace(generate=lambda params, key, hparams, dream=dream: dream)
-        expected, z = of_targets(name, params, keys, x, model)
-        assert len(np.unique(z)) == 3
-        with monkeypatch.context() as patch:
-            fixed_draws(patch, z, jnp.full(x.size * K, dream_z) if name == "ws" else z)
-            patch.setattr(gmm, "draw_x", lambda model, key, z, dream_x=dream_x: jnp.full(z.shape, dream_x))
-            surrogate = experiment.ESTIMATORS[name](PROBLEM)
-            gradients, _ = jax.jit(functools.partial(experiment.gradients, surrogate))(
-                params, (), jax.random.key(0), x, 1.0
-            )
-        np.testing.assert_allclose(flatten(gradients), flatten(expected), rtol=1e-4, atol=1e-6)
-        assert np.abs(flatten(expected)).max() > 0.01
+    expected, z = of_targets(name, params, keys, x, model)
+    assert len(np.unique(z)) == 3
+
+    fixed_draws(monkeypatch, z, jnp.full(x.size * K, dream_z) if name == "ws" else z)
+    monkeypatch.setattr(gmm, "draw_x", lambda model, key, z: jnp.full(z.shape, dream_x))
+    estimate = jax.jit(functools.partial(experiment.gradients, experiment.ESTIMATORS[name](PROBLEM)))
+    gradients, _ = estimate(params, (), jax.random.key(0), x, 1.0)
+    np.testing.assert_allclose(flatten(gradients), flatten(expected), rtol=1e-4, atol=1e-6)
+    assert np.abs(flatten(expected)).max() > 0.01
 
 
 # --------------------------------------------------------------------------------------------- against exact gradients
@@ -137,7 +134,7 @@ def exact(name, params, x):
         return jnp.exp(proposal[ALL].sum(-1)) @ jnp.sum(weights * log_q[ALL], axis=-1)
 
     def sleep(params):
-        grid = jnp.linspace(-20, 30, 2001)
+        grid = jnp.linspace(-20, 30, 501)
         joint = stop(jax.vmap(lambda x: tables(params, x)[0])(grid))
         log_q = jax.vmap(lambda x: tables(params, x)[1])(grid)
         return jnp.trapezoid(jnp.sum(jnp.exp(joint) * log_q, axis=-1), grid)
@@ -163,18 +160,17 @@ def test_mean_gradient_against_enumeration(name):
 
         return jax.vmap(one)(keys)
 
-    estimates = np.float64(estimate(jax.random.split(jax.random.key(6), 3000)))
+    estimates = np.float64(estimate(jax.random.split(jax.random.key(6), 2000)))
     error = estimates.mean(0) - flatten(jax.jit(lambda params: exact(name, params, x))(params))
     standard_error = estimates.std(0) / np.sqrt(len(estimates))
     assert (np.abs(error) < 4.2 * standard_error + 1e-6).all()
     assert standard_error.max() < 0.02
 
 
-@pytest.mark.parametrize("name", ["relax", "rebar"])
-def test_control_variates_learn_to_lower_the_variance(name):
-    """Their gradient is that of the variance of phi's: a step along it lowers it, for the same draws."""
-    params, control, x = make_params(), make_control(name), jnp.full(1, 3.0)
-    surrogate = experiment.ESTIMATORS[name](PROBLEM)
+def test_a_control_variate_learns_to_lower_the_variance():
+    """Its gradient is that of the square of phi's."""
+    params, control, x = make_params(), make_control("relax"), jnp.full(1, 3.0)
+    surrogate = experiment.ESTIMATORS["relax"](PROBLEM)
     flat, unravel = ravel_pytree(control)
 
     @jax.jit
@@ -195,7 +191,7 @@ def test_control_variates_learn_to_lower_the_variance(name):
     before, _, _ = square_and_descent(flat + 0.05 * direction)
     slope = (before.mean() - after.mean()) / 0.1
     np.testing.assert_allclose(slope, jnp.linalg.norm(descent.mean(0)), rtol=0.05)
-    np.testing.assert_allclose(theta, theta_after, rtol=1e-4, atol=1e-6)  # which has nothing of them
+    np.testing.assert_allclose(theta, theta_after, rtol=1e-4, atol=1e-6)  # which has nothing of it
 
 
 @pytest.mark.parametrize("name", ["concrete", "dvae", "dvaepp"])
@@ -273,13 +269,13 @@ def run(config, folder):
     return experiment.study(config, folder)
 
 
-SMALL = {"estimators": ("ww", "vimco")}
+SMALL = {"estimators": ("ww",), "num_steps": 60, "learning_rate": 0.05, "batch_size": 50}
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gmm")
-    config = make_config(**SMALL, num_steps=60, learning_rate=0.05, batch_size=50, num_particles=(2, 3))
+    config = make_config(**SMALL, num_particles=(2, 3))
     return config, folder, run(config, folder)
 
 
@@ -289,7 +285,7 @@ def test_a_study(whole):
     assert list(result.per_seed) == [0, 1]
     names = {
         f"far/{estimator}/{k}/{quantity}"
-        for estimator, k, quantity in itertools.product(("ww", "vimco"), (2, 3), experiment.QUANTITIES)
+        for estimator, k, quantity in itertools.product(("ww",), (2, 3), experiment.QUANTITIES)
     }
     assert all(
         figures.keys() == names and np.isfinite(list(figures.values())).all() for figures in result.per_seed.values()
@@ -302,13 +298,13 @@ def test_a_study(whole):
         assert (learnt < part["p_error"][0] - 0.1).all()  # p(z) has moved towards the truth
         assert result.per_seed[1]["far/ww/3/p_error"] == learnt[1]
     table = (folder / "table.md").read_text()
-    medians = np.median([figures["far/vimco/2/q_error"] for figures in result.per_seed.values()])
-    assert f"| VIMCO | {medians:.3f} (" in table and "K = 3" in table
+    medians = np.median([figures["far/ww/2/q_error"] for figures in result.per_seed.values()])
+    assert f"| WW | {medians:.3f} (" in table and "K = 3" in table
 
 
 def test_a_seed_does_not_depend_on_the_others(whole):
     config, _, result = whole
-    alone = make_config(**SMALL, num_steps=60, learning_rate=0.05, batch_size=50, seeds=(1,))
+    alone = make_config(**SMALL, seeds=(1,))
     part = experiment.train(alone, experiment.Setting("far", "ww", 2), threading.Event())
     np.testing.assert_allclose(part["p_error"][-1, 0], result.per_seed[1]["far/ww/2/p_error"], rtol=1e-3)
 
@@ -316,9 +312,7 @@ def test_a_seed_does_not_depend_on_the_others(whole):
 def test_what_is_finished_is_not_done_again(whole, tmp_path, monkeypatch):
     config, folder, result = whole
     (tmp_path / "parts").mkdir()
-    kept = ("far_ww_2", "far_vimco_2", "far_vimco_3")
-    for name in kept:
-        (tmp_path / "parts" / f"{name}.npz").write_bytes((folder / "parts" / f"{name}.npz").read_bytes())
+    shutil.copy(folder / "parts" / "far_ww_2.npz", tmp_path / "parts")
     trained, train = [], experiment.train
     monkeypatch.setattr(
         experiment, "train", lambda c, setting, stop: trained.append(setting) or train(c, setting, stop)
@@ -329,7 +323,7 @@ def test_what_is_finished_is_not_done_again(whole, tmp_path, monkeypatch):
 
 
 def test_a_failure_loses_nothing_that_is_finished(tmp_path, monkeypatch):
-    config = make_config(**SMALL)
+    config = make_config(estimators=("ww", "vimco"))
     monkeypatch.setattr(experiment, "num_workers", lambda: 1)
 
     def train(c, setting, stop):

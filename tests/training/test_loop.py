@@ -128,7 +128,11 @@ def test_a_finished_run_says_so_and_builds_nothing(reference, capsys):
 def test_evaluate_again(reference):
     before = json.loads((reference / "eval.json").read_text())
     (reference / "eval.json").unlink()
-    content = loop.run(linear.make_config(), reference, linear.build, mode="evaluate")
+    config = linear.make_config()
+    config.evaluate = {"num_pictures": 3}  # how it is evaluated is not what it is
+    kept = (reference / "config.json").read_text()
+    content = loop.run(config, reference, linear.build, mode="evaluate")
+    assert (reference / "config.json").read_text() == kept
     assert content["per_seed"] == before["per_seed"]
     assert content["train_seconds"] == pytest.approx(before["train_seconds"], abs=5)  # a busy machine is slow
 
@@ -165,14 +169,14 @@ def test_one_process_at_a_time(tmp_path):
     loop.run(linear.make_config(), folder, linear.build)  # and then it is free
 
 
-def terminated(build):
-    """The same experiment, but its first validation meets a SIGTERM."""
+def terminated(build, number=signal.SIGTERM):
+    """The same experiment, but its first validation meets a signal."""
 
     def build_terminated(config):
         experiment = build(config)
 
         def evaluate(*args, final):
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
             return experiment.evaluate(*args, final=final)
 
         return experiment._replace(evaluate=evaluate)
@@ -180,13 +184,14 @@ def terminated(build):
     return build_terminated
 
 
-def test_sigterm_saves_and_asks_for_a_restart(reference, tmp_path, capsys):
-    handler = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_asks_for_a_restart(reference, tmp_path, capsys, number):
+    handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     with pytest.raises(SystemExit) as stop:
-        loop.run(linear.make_config(), tmp_path / "run", terminated(linear.build))
+        loop.run(linear.make_config(), tmp_path / "run", terminated(linear.build, number))
     assert stop.value.code == 75
-    assert signal.getsignal(signal.SIGTERM) == handler
-    assert "stopped by SIGTERM after step 25" in capsys.readouterr().err
+    assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert "stopped after step 25" in capsys.readouterr().err
     loop.run(linear.make_config(), tmp_path / "run", linear.build)
     assert "going on from step 25" in capsys.readouterr().out
     assert outcome(tmp_path / "run") == outcome(reference)
@@ -213,7 +218,7 @@ def test_sigterm_while_evaluating(tmp_path, capsys, last):
     with pytest.raises(SystemExit) as stop:
         loop.run(config, tmp_path / "run", build)
     assert (stop.value.code, sum(evaluated)) == (75, last)
-    assert "stopped by SIGTERM after step 40; the same command goes on" in capsys.readouterr().err
+    assert "stopped after step 40; the same command goes on" in capsys.readouterr().err
     assert not {"eval.json", "figures"} & {path.name for path in (tmp_path / "run").iterdir()}
     assert loop.run(config, tmp_path / "run", linear.build)["steps"] == 40
 

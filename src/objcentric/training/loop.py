@@ -57,7 +57,7 @@ def run(
     Raises:
       UserError: config, folder, checkpoint or data are wrong, another process is at work in the folder, or every
         seed became non-finite.
-      SystemExit: 75, after SIGTERM; the run goes on from here when started again.
+      SystemExit: 75, after SIGTERM or Ctrl-C; the run goes on from here when started again.
     """
     _check(config, mode)
     with workdir.claim(path, config, resume_only=mode == "evaluate") as folder, machine.preemption() as preempted:
@@ -234,7 +234,7 @@ def _params(this: Run, state: TrainState, index: int) -> Any:
 def _leave_if_preempted(this: Run, state: TrainState) -> None:
     if this.preempted.is_set():
         step = np.asarray(state.step)[0]
-        print(f"{this.folder}: stopped by SIGTERM after step {step}; the same command goes on", file=sys.stderr)
+        print(f"{this.folder}: stopped after step {step}; the same command goes on", file=sys.stderr)
         raise SystemExit(PREEMPTED)
 
 

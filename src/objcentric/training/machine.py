@@ -63,16 +63,30 @@ def use_compilation_cache() -> None:
 
 @contextmanager
 def preemption() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, instead of ending the process; outside the main thread nothing sets it."""
+    """An event that SIGTERM or Ctrl-C sets, instead of ending the process; outside the main thread nothing sets it.
+
+    A second one ends the process.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def notice(*_: object) -> None:
+        restore()
+        event.set()
+
+    for number in before:
+        signal.signal(number, notice)
     try:
         yield event
     finally:
-        signal.signal(signal.SIGTERM, before)
+        restore()
 
 
 class Clock:

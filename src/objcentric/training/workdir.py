@@ -21,7 +21,7 @@ except ImportError:  # Windows
 def claim(path: str | Path, config: ConfigDict, *, resume_only: bool = False) -> Iterator[Path]:
     """The run's folder, made if need be, with ``config`` in its config.json; until the end of the context it is ours.
 
-    With ``resume_only`` a folder without checkpoints is an error, and left as it is.
+    With ``resume_only`` a folder without checkpoints is an error, and its config stays; fields ``evaluate`` may differ.
 
     Raises:
       UserError: nothing can be written there, it belongs to a run with another config, another process is at work in
@@ -41,9 +41,11 @@ def claim(path: str | Path, config: ConfigDict, *, resume_only: bool = False) ->
             began = checkpoints.exists() or (folder / "eval.json").exists()
             if began and theirs is None:
                 raise UserError(f"{folder} holds a run of an unknown config, without config.json: choose another")
-            if began and (differences := _differences(theirs, ours)):
+            passing = ("evaluate.",) if resume_only else ()  # a run may be evaluated in other ways
+            if began and (differences := _differences(theirs, ours, passing)):
                 raise UserError(f"{folder} holds a run with {'; '.join(differences)}: choose another --workdir")
-            writer.write_json(folder / "config.json", ours)
+            if not resume_only:
+                writer.write_json(folder / "config.json", ours)
         except OSError as error:
             raise UserError(f"cannot write to --workdir={folder} ({error.strerror}): choose another") from error
         yield folder
@@ -73,9 +75,10 @@ def _read(path: Path) -> dict[str, Any] | None:
         raise UserError(f"{path} is not JSON ({error}): remove it, or choose another --workdir") from error
 
 
-def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> list[str]:
+def _differences(theirs: dict[str, Any], ours: dict[str, Any], passing: tuple[str, ...]) -> list[str]:
     there, here = _fields(theirs), _fields(ours)
     names = [name for name in here | there if there.get(name, "absent") != here.get(name, "absent")]
+    names = [name for name in names if not name.startswith(passing)]
     return [f"{name}={there.get(name, 'absent')}, not {here.get(name, 'absent')}" for name in names]
 
 
