@@ -263,3 +263,11 @@ def test_impossible_configs(fields, message):
     with pytest.raises(UserError, match=f"^{message}") as error:
         air.build(scenes.make_config(**fields), data=scenes.make_data())
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_counts_of_every_split(split):
+    data = scenes.make_data()
+    getattr(data, split)["count"][0] = 7
+    with pytest.raises(UserError, match="up to 7 objects"):
+        air.build(scenes.make_config(), data=data)
