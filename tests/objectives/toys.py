@@ -180,11 +180,11 @@ def landing(toy: str, num_particles: int) -> tuple[float, np.ndarray]:
     return bound, gradient + wake(toy, num_particles)[1]
 
 
-def defended_by(log_u: np.ndarray | float) -> Callable:
+def defended_by(log_u: np.ndarray | float, delta: float = DELTA) -> Callable:
     """The wake gradient with draws of ``(1 - delta) q + delta u``."""
 
     def mean(toy, num_particles):
-        mixture = np.log((1 - DELTA) * np.exp(cells(toy).values["q"]) + DELTA * np.exp(log_u))
+        mixture = np.log((1 - delta) * np.exp(cells(toy).values["q"]) + delta * np.exp(log_u))
         density, log_w, _, dq = _proposed(toy, num_particles, mixture)
         bound = density @ (logsumexp(log_w, axis=-1) - np.log(num_particles))
         return bound, density @ np.einsum("nk,nkp->np", softmax(log_w, axis=-1), dq)

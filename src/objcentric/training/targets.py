@@ -204,7 +204,6 @@ def _delta_wake_wake(b: Batch, aux: Any) -> tuple:
         return trace.log_p, trace.log_q, log_u(z, trace)
 
     log_p, log_q, log_u = jax.vmap(jax.vmap(defended, (0, None, 0)))(_particle_keys(b, 2), b.x, traces.z)
-    log_p, log_u = jax.lax.stop_gradient((log_p, log_u))
     phi = objectives.delta_wake_phi(log_p, log_q, log_u, delta=b.c.delta)
     return _add(theta, phi), traces, _no_loss, aux
 
