@@ -16,7 +16,7 @@ STEPS_PER_EPOCH = 55_000 // 20
 
 
 def get_config(schedule: str = "short"):
-    """``schedule`` is 'short', two epochs in stages of one length (minutes on two CPU cores), or 'full', the paper's."""
+    """``schedule`` is 'short', two epochs in stages of one length (minutes on a CPU), or 'full': the paper's."""
     if schedule not in ("short", "full"):
         raise ValueError(f"the schedule {schedule!r} is unknown: write :short or :full")
     config = base.get_config()
