@@ -48,6 +48,8 @@ def fail(reason: object) -> NoReturn:
 
 
 def main(_) -> None:
+    import jax
+
     from objcentric.errors import UserError
     from objcentric.training import loop, study
 
@@ -64,6 +66,10 @@ def main(_) -> None:
             study.run(_CONFIG.value, _WORKDIR.value, experiment.study)
     except (UserError, OSError) as error:  # OSError: a full disk, say
         fail(error)
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        fail("out of memory: reduce train.batch_size, objective.num_particles, evaluate.batch_size or .particle_chunk")
 
 
 if __name__ == "__main__":

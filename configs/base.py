@@ -47,7 +47,7 @@ def air() -> ConfigDict:
     c.recurrence = "image"  # 'image': h^i from the image alone (notes 2017-10); 'latent': also from z^{i-1} (2017-12)
     c.glimpse_size = (20, 20)  # height and width of a glimpse, pixels
     c.what_dim = 50  # dimension of z^what
-    c.hidden = 256  # units of the recurrent core and of every hidden layer
+    c.hidden = 256  # units of the recurrent core and of every hidden layer but the up-convolution's
     c.object_size = 18.0  # expected side of an object, pixels: sets the prior of where and the initial glimpses
     c.scale_std = 0.3  # prior std of the logit of a glimpse's scale: 0.3 is about 15% of its side
     c.likelihood = "gaussian"  # 'gaussian' (fixed std) or 'bernoulli' (binarised images)

@@ -1,13 +1,16 @@
 """launch.py: whatever is wrong ends in one line, a status that is not 0, and no lost checkpoint."""
 
+import errno
 import gzip
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -116,6 +119,44 @@ def test_another_config_in_the_same_folder(run, tmp_path):
     (tmp_path / "run" / "config.json").write_text(config.to_json())
     (line,) = run(config_of(objective__name="vimco"))
     assert "run holds a run with objective.name=nvil, not vimco: choose another --workdir" in line
+
+
+@pytest.mark.parametrize(
+    "field, value", [("model__output_std", math.nan), ("optimizer__learning_rate", math.inf), ("data__seed", -1)]
+)
+def test_numbers_that_are_none(run, field, value):
+    (line,) = run(config_of(**{field: value}))
+    assert line.startswith(f"objcentric: {field.replace('__', '.')}")
+
+
+def test_a_folder_without_permission(run, tmp_path, monkeypatch):
+    def refuse(*args, **options):
+        raise PermissionError(errno.EACCES, "Permission denied")  # root, who may run the tests, is never refused
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    (line,) = run(config_of())
+    assert line.startswith("objcentric: cannot write to --workdir=") and "(Permission denied): choose another" in line
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")]
+)
+def test_too_little_memory(run, monkeypatch, error):
+    def build(config):
+        raise error
+
+    monkeypatch.setitem(sys.modules, "experiments.linear", SimpleNamespace(build=build))
+    (line,) = run(linear.make_config())
+    assert line.startswith("objcentric: out of memory: reduce train.batch_size, objective.num_particles")
+
+
+def test_a_defect_of_our_own_keeps_its_traceback(run, monkeypatch):
+    def build(config):
+        raise jax.errors.JaxRuntimeError("INTERNAL: of another kind")
+
+    monkeypatch.setitem(sys.modules, "experiments.linear", SimpleNamespace(build=build))
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        run(linear.make_config())
 
 
 def test_a_folder_that_cannot_be_written(run, tmp_path):

@@ -287,6 +287,14 @@ def test_checkpoints_of_an_unknown_config(reference, tmp_path):
         loop.run(linear.make_config(), tmp_path / "copy", linear.build)
 
 
+@pytest.mark.parametrize(
+    "name", ["num_steps", "inner_steps", "log_every", "eval_every", "checkpoint_every", "checkpoints_kept"]
+)
+def test_numbers_below_one(tmp_path, name):
+    with pytest.raises(UserError, match=f"^train.{name}=0: use at least 1$"):
+        loop.run(linear.make_config(**{name: 0}), tmp_path / "run", build=None)
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write to --workdir=.*file/run \(Not a directory\)"):

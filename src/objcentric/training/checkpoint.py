@@ -24,7 +24,7 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The folder ``folder`` of checkpoints, of which the newest ``kept`` stay."""
+    """The folder ``folder`` of checkpoints, of which the newest ``kept``, at least 1, stay."""
 
     def __init__(self, folder: Path, kept: int):
         absl.logging.set_verbosity(absl.logging.ERROR)  # Orbax tells of every save
@@ -32,7 +32,7 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=max(kept, 1), enable_async_checkpointing=False, cleanup_tmp_directories=True
+                max_to_keep=kept, enable_async_checkpointing=False, cleanup_tmp_directories=True
             ),
         )
 

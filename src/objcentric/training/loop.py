@@ -204,7 +204,7 @@ def evaluate_seeds(this: Run, state: TrainState, split: dict[str, Any], *, final
 def _check(config: ConfigDict, mode: str) -> None:
     if mode not in ("train", "evaluate"):
         raise UserError(f"mode {mode!r} is unknown: use 'train' or 'evaluate'")
-    for name in ("num_steps", "inner_steps", "log_every", "eval_every", "checkpoint_every"):
+    for name in ("num_steps", "inner_steps", "log_every", "eval_every", "checkpoint_every", "checkpoints_kept"):
         if config.train[name] < 1:
             raise UserError(f"train.{name}={config.train[name]}: use at least 1")
     seeds = config.seeds

@@ -1,6 +1,7 @@
 """A run's folder: made for one config and for no other, and used by one process at a time."""
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,10 +26,13 @@ def claim(path: str | Path, config: ConfigDict, *, resume_only: bool = False) ->
 
     Raises:
       UserError: nothing can be written there, it belongs to a run with another config, another process is at work in
-        it, or it holds no checkpoint.
+        it, or it holds no checkpoint; or a number of ``config`` is not finite.
     """
     folder = Path(path)
     ours = json.loads(config.to_json_best_effort())
+    for name, value in _fields(ours).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{name}={value}: use a finite number")
     checkpoints = folder / "checkpoints"
     if resume_only and not any(step.name.isdigit() for step in checkpoints.glob("*")):
         raise UserError(f"{folder} holds no checkpoint to evaluate: train first, or choose another --workdir")
