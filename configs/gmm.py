@@ -11,7 +11,7 @@ rest. The first command is the paper's schedule (hours on two cores), the second
 
 from ml_collections import ConfigDict
 
-SCHEDULES = {"paper": (100_000, 1e-3), "short": (20_000, 5e-3)}  # as many steps times learning rate
+SCHEDULES = {"paper": (100_000, 1e-3), "short": (20_000, 3e-3)}  # steps, learning rate
 
 
 def get_config(schedule: str = "paper") -> ConfigDict:

@@ -519,7 +519,7 @@ def table(final: dict[Setting, dict[str, np.ndarray]]) -> str:
     numbers = list(dict.fromkeys(setting.num_particles for setting in final))
     lines = []
     for initial, name in itertools.product(dict.fromkeys(setting.initial for setting in final), QUANTITIES):
-        lines += [f"## {initial}: {QUANTITIES[name]}", "", "Median (quartiles) over seeds, after the last step.", ""]
+        lines += [f"#### {initial}: {QUANTITIES[name]}", "", "Median (quartiles) over seeds, after the last step.", ""]
         lines += ["| | " + " | ".join(f"K = {k}" for k in numbers) + " |", "| --- |" + " --- |" * len(numbers)]
         for estimator in dict.fromkeys(setting.estimator for setting in final):
             values = (final[Setting(initial, estimator, k)][name] for k in numbers)

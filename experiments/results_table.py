@@ -8,6 +8,7 @@ A result is one file, ``results/<experiment>[_<variant>].json``; its fields are 
 """
 
 import argparse
+import itertools
 import json
 import re
 import sys
@@ -45,6 +46,7 @@ class Result(TypedDict):
     figures: dict[str, Figure]
     paper: NotRequired[dict[str, float]]
     notes: NotRequired[str]
+    table: NotRequired[str]  # Markdown, in place of a column for each figure
 
 
 class Run(NamedTuple):
@@ -71,7 +73,7 @@ def record(
     """Turns a finished run's folder into a committed result file.
 
     Args:
-      workdir: the run's folder, holding config.json and eval.json.
+      workdir: the run's folder, holding config.json and eval.json; of a study maybe table.md, which is shown as it is.
       experiment: name of the table it belongs to; '' takes the config's.
       variant: distinguishes results of one experiment; letters, digits, '-', '_' and '.', or ''.
       title: label of its row.
@@ -108,6 +110,8 @@ def record(
         result["paper"] = paper
     if notes:
         result["notes"] = notes
+    if (own := Path(workdir) / "table.md").exists():
+        result["table"] = own.read_text().strip()
     path = results / f"{experiment}{'_' if variant else ''}{variant}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
@@ -171,7 +175,8 @@ def tables(results: list[Result]) -> str:
 
 
 def _table(experiment: str, results: list[Result]) -> str:
-    names = list(dict.fromkeys(name for r in results for name in [*r["figures"], *r.get("paper", {})]))
+    listed = [[*r["figures"], *r.get("paper", {})] for r in results if "table" not in r]
+    names = list(dict.fromkeys(itertools.chain(*listed)))
     header = ["result", *(name.replace("_", " ") for name in names), "steps", "seeds", "time", "machine", "command"]
     rows = [
         [
@@ -189,7 +194,8 @@ def _table(experiment: str, results: list[Result]) -> str:
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in [header, *rows]]
     lines.insert(3, "| " + " | ".join(["---"] * len(header)) + " |")
     notes = [f"- {r['title']}: {r['notes']}" for r in results if r.get("notes")]
-    return "\n".join([*lines, "", *notes, *([""] if notes else [])])
+    own = [f"### {r['title']}\n\n{r['table']}\n" for r in results if "table" in r]
+    return "\n".join([*lines, "", *notes, *([""] if notes else []), *own])
 
 
 def _cell(name: str, result: Result) -> str:

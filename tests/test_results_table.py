@@ -86,6 +86,20 @@ def test_page(one_seed, three_seeds, tmp_path):
     assert results_table.render(page, results_table.read_results(results)) == page
 
 
+def test_a_study_that_brings_its_own_table(one_seed, tmp_path):
+    (one_seed / "table.md").write_text("| a |\n| --- |\n| 1 |\n\n")
+    results_table.record(one_seed, "gmm", "", "GMM", "hard", results=tmp_path / "results")
+    page = results_table.tables(results_table.read_results(tmp_path / "results"))
+    assert page == (
+        "## gmm\n\n"
+        "| result | steps | seeds | time | machine | command |\n"
+        "| --- | --- | --- | --- | --- | --- |\n"
+        f"| GMM | 6,000 | 3 | 3.0 min | 2 CPU cores | `{COMMAND}` |\n\n"
+        "- GMM: hard\n\n"
+        "### GMM\n\n| a |\n| --- |\n| 1 |\n"
+    )
+
+
 @pytest.mark.parametrize(
     "value, shown", [(0.98765, "0.9877"), (-0.5, "-0.5000"), (12.345, "12.35"), (663.21, "663.2"), (6784.8, "6784.8")]
 )
