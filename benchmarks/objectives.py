@@ -1,10 +1,11 @@
 """What a gradient costs under each objective, relative to IWAE's at the same number of particles.
 
-  python -m benchmarks.objectives           # AIR's gradient, K = 5 and 20
-  python -m benchmarks.objectives --write   # and writes the table to benchmarks/objectives.md
+  python -m benchmarks.objectives           # K = 5 and 20
+  python -m benchmarks.objectives --write   # and writes the tables to benchmarks/objectives.md
 
-The model is that of configs/air.py at a batch of 32, random images. Objectives take turns, so that a slow moment of the
-machine slows all alike; a ratio is the median over the turns.
+Three models: AIR (configs/air.py, a batch of 32 random images), the mixture of configs/gmm.py for what has no place in
+config.objective, and a linear-Gaussian sequence. Objectives take turns, so that a slow moment of the machine slows all
+alike; a ratio is the median over the turns.
 """
 
 import argparse
@@ -12,14 +13,18 @@ import datetime
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from benchmarks.air_step import noise
 from configs import air as air_config
-from experiments import air
+from configs import gmm as gmm_config
+from experiments import air, gmm
+from objcentric import objectives
 from objcentric.training import machine, targets
 
 EXTRA = {  # what an objective evaluates besides one trace of each particle and its gradient
@@ -30,15 +35,30 @@ EXTRA = {  # what an objective evaluates besides one trace of each particle and 
     "dreg": "two more sets of densities at the same draws",
     "rws_dreg": "two more sets of densities at the same draws",
     "nvil": "the baseline's network",
+    "relax": "the control variate at three sets of draws, and second derivatives for its parameters",
+    "rebar": "the relaxed bound at three sets of draws, and second derivatives for its parameters",
+    "concrete": "relaxed densities, of vectors in place of indices",
+    "dvae": "relaxed densities, of vectors in place of indices",
+    "dvaepp": "relaxed densities, of vectors in place of indices",
 }
 README = Path(__file__).parent / "objectives.md"
 HEADER = """# The cost of the objectives
 
 Written by `python -m benchmarks.objectives --write` on {date}: {machine}.
 
-Time of AIR's gradient (batch 32) relative to IWAE's with as many particles, taken in turns, median of {turns}.
+Time of a gradient relative to IWAE's with as many particles, taken in turns, median of {turns}.
 
-{table}
+## AIR, batch of 32
+
+{air}
+
+## A mixture of 20 Gaussians, batch of 100
+
+{gmm}
+
+## A linear-Gaussian sequence of 20 steps, batch of 100
+
+{sequence}
 """
 
 
@@ -48,31 +68,42 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=15, help="how often each gradient is timed")
     arguments = parser.parse_args()
 
-    particles = (5, 20)
-    columns = [measure(k, list(targets.TARGETS), arguments.turns) for k in particles]
+    tables = {name: table(make, arguments.turns) for name, make in MAKERS.items()}
+    page = HEADER.format(date=datetime.date.today(), machine=machine.describe(), turns=arguments.turns, **tables)
+    print(page)
+    if arguments.write:
+        README.write_text(page)
+
+
+def table(make: Callable[[int], dict[str, Callable]], turns: int, particles: Sequence[int] = (5, 20)) -> str:
+    """Markdown, a column for each K; ``make(K)`` gives the gradients to time by name, 'iwae' among them."""
+    columns = [measure(make(k), turns) for k in particles]
     lines = [("objective", *(f"K = {k}" for k in particles), "evaluates besides")]
     lines.append(("---",) * len(lines[0]))
-    lines += [
-        (f"`{name}`", *(f"{column[name]:.2f}" for column in columns), EXTRA.get(name, "")) for name in targets.TARGETS
-    ]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    print(machine.describe(), table, sep="\n")
-    if arguments.write:
-        README.write_text(
-            HEADER.format(date=datetime.date.today(), machine=machine.describe(), turns=arguments.turns, table=table)
-        )
+    lines += [(f"`{name}`", *(f"{column[name]:.2f}" for column in columns), EXTRA.get(name, "")) for name in columns[0]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def measure(num_particles: int, names: Sequence[str], turns: int, batch_size: int = 32) -> dict[str, float]:
-    """Time of the gradient of each objective of ``names`` relative to 'iwae', which must be one of them."""
-    gradients = {name: make_gradient(name, num_particles, batch_size) for name in names}
-    seconds = {name: [] for name in names}
+def measure(gradients: dict[str, Callable], turns: int) -> dict[str, float]:
+    """Time of each gradient relative to that of 'iwae'."""
+    seconds = {name: [] for name in gradients}
     for _ in range(turns):
         for name, gradient in gradients.items():
             start = time.perf_counter()
             jax.block_until_ready(gradient())
             seconds[name].append(time.perf_counter() - start)
-    return {name: float(np.median(np.divide(seconds[name], seconds["iwae"]))) for name in names}
+    return {name: float(np.median(np.divide(seconds[name], seconds["iwae"]))) for name in gradients}
+
+
+def compiled(gradient: Callable, *arguments: Any) -> Callable[[], Any]:
+    """``gradient(*arguments)``, compiled, with its arguments on the device."""
+    gradient, arguments = jax.jit(gradient), jax.device_put(arguments)
+    jax.block_until_ready(gradient(*arguments))
+    return lambda: gradient(*arguments)
+
+
+def of_air(num_particles: int) -> dict[str, Callable]:
+    return {name: make_gradient(name, num_particles, 32) for name in targets.TARGETS}
 
 
 def make_gradient(name: str, num_particles: int, batch_size: int) -> Callable[[], dict]:
@@ -83,11 +114,62 @@ def make_gradient(name: str, num_particles: int, batch_size: int) -> Callable[[]
     params, aux = experiment.init(jax.random.key(0))
     batch = {"image": experiment.data.train["image"][:batch_size]}
     keys = jax.random.split(jax.random.key(1), batch_size)
-    gradient = jax.jit(jax.grad(lambda *arguments: experiment.loss(*arguments)[0]))
-    arguments = jax.device_put((params, batch, keys, jnp.int32(0), aux))
-    jax.block_until_ready(gradient(*arguments))
-    return lambda: gradient(*arguments)
+    gradient = jax.grad(lambda *arguments: experiment.loss(*arguments)[0])
+    return compiled(gradient, params, batch, keys, jnp.int32(0), aux)
 
+
+def of_gmm(num_particles: int) -> dict[str, Callable]:
+    """Of all of a mixture's estimators, and of IWAE's without a score, which has the cost of a bound alone."""
+    c = gmm_config.get_config()
+    c.seeds = (0,)
+    x = 200 * jax.random.uniform(jax.random.key(0), (100,))
+
+    def gradient(name: str, estimator: Callable) -> Callable:
+        setting = gmm.Setting("near", name, num_particles)
+        state = jax.tree.map(lambda leaf: leaf[0], gmm.init_state(c, setting))
+        surrogate = estimator(gmm.Problem(c, gmm.model_config(c, "near"), num_particles))
+
+        def gradients(params: dict, control: Any, key: Array, x: Array) -> Any:
+            return gmm.gradients(surrogate, params, control, key, x, jnp.float32(0.5))
+
+        return compiled(gradients, state.params, state.control, jax.random.key(1), x)
+
+    iwae = gmm.discrete(lambda log_p, log_q: objectives.iwae(log_p - log_q).surrogate)
+    return {name: gradient(name, estimator) for name, estimator in {"iwae": iwae, **gmm.ESTIMATORS}.items()}
+
+
+def of_sequence(num_particles: int) -> dict[str, Callable]:
+    """FIVO by its criteria for resampling; IWAE never resamples."""
+    x = jax.random.normal(jax.random.key(0), (100, 20, 8))
+
+    def gradient(criterion: Callable) -> Callable:
+        def step(params: dict, key: Array, z: Array, x: Array) -> objectives.Transition:
+            loc = z @ params["q"] + x
+            new = loc + jax.random.normal(key, z.shape)
+            log_p = -jnp.sum(jnp.square(new - z @ params["p"]) + jnp.square(x - new)) / 2
+            return objectives.Transition(new, log_p + jnp.sum(jnp.square(new - loc)) / 2)
+
+        def loss(params: dict, key: Array, x: Array) -> Array:
+            def one(key: Array, x: Array) -> Array:
+                filtered = objectives.particle_filter(
+                    lambda *a: step(params, *a), key, jnp.zeros(8), x, num_particles=num_particles, criterion=criterion
+                )
+                return objectives.fivo(filtered).surrogate
+
+            return -jnp.mean(jax.vmap(one)(jax.random.split(key, len(x)), x))
+
+        params = {"q": jnp.eye(8), "p": jnp.eye(8)}
+        return compiled(jax.grad(loss), params, jax.random.key(1), x)
+
+    criteria = {
+        "iwae": objectives.never,
+        "fivo, ESS below K / 2": objectives.ess_below,
+        "fivo, always": objectives.always,
+    }
+    return {name: gradient(criterion) for name, criterion in criteria.items()}
+
+
+MAKERS = {"air": of_air, "gmm": of_gmm, "sequence": of_sequence}
 
 if __name__ == "__main__":
     main()

@@ -19,7 +19,7 @@ def get_config(schedule: str = "paper") -> ConfigDict:
     config = ConfigDict()
     config.experiment = "gmm"  # module of experiments/ that holds the study
     config.estimators = ("ws", "ww", "delta_ww", "vimco", "reinforce", "relax", "concrete")  # those of figure 8.4.4;
-    # others: 'rebar', 'dvae', 'dvaepp'
+    # others: 'rebar', 'dvae' (biased where its density jumps, see objectives.relaxation), 'dvaepp'
     config.num_particles = (2, 5, 10, 20)  # K
     config.initial = ("far",)  # theta at first: 'far' (proportions fall exponentially), 'near' (all are the same)
     config.seeds = tuple(range(10))  # trained at once

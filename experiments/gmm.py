@@ -11,6 +11,7 @@ import json
 import math
 import os
 import threading
+import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -58,7 +59,7 @@ class Problem(NamedTuple):
 # ``control`` has the parameters of a control variate, if there is one.
 
 
-def _discrete(objective: Callable) -> Callable:
+def discrete(objective: Callable) -> Callable:
     """``objective(log_p [B, K], log_q [B, K])`` of K draws from q."""
 
     def make(problem: Problem) -> Callable:
@@ -186,10 +187,10 @@ def _smoothed(draw: Callable, log_prob: Callable) -> Callable:
 
 ESTIMATORS = {
     "ws": _wake_sleep,
-    "ww": _discrete(_wake_wake),
+    "ww": discrete(_wake_wake),
     "delta_ww": _delta_wake_wake,
-    "vimco": _discrete(lambda log_p, log_q: objectives.vimco(log_p - log_q, log_q).surrogate),
-    "reinforce": _discrete(lambda log_p, log_q: objectives.reinforce(log_p - log_q, log_q).surrogate),
+    "vimco": discrete(lambda log_p, log_q: objectives.vimco(log_p - log_q, log_q).surrogate),
+    "reinforce": discrete(lambda log_p, log_q: objectives.reinforce(log_p - log_q, log_q).surrogate),
     "relax": _relax,
     "rebar": _rebar,
     "concrete": _concrete,
@@ -435,8 +436,9 @@ def check(c: ConfigDict) -> None:
     for name, allowed in (("estimators", ESTIMATORS), ("initial", gmm.INITIAL)):
         if not c[name] or not set(c[name]) <= set(allowed):
             raise UserError(f"{name}={tuple(c[name])}: use some of {', '.join(allowed)}")
-    for name, least in (("num_particles", 2 if "vimco" in c.estimators else 1), ("seeds", 0)):
-        if not c[name] or len(set(c[name])) < len(c[name]) or min(c[name]) < least:
+    fewest = "2 ('vimco' compares particles)" if "vimco" in c.estimators else "1"
+    for name, least in (("num_particles", fewest), ("seeds", "0")):
+        if not c[name] or len(set(c[name])) < len(c[name]) or min(c[name]) < int(least[0]):
             raise UserError(f"{name}={tuple(c[name])}: use one or more different numbers from {least}")
     sizes = ("num_steps", "batch_size", "num_evaluations", "num_test")
     for name, least in (*((name, 1) for name in sizes), ("num_gradients", 2)):
@@ -444,10 +446,12 @@ def check(c: ConfigDict) -> None:
             raise UserError(f"{name}={c[name]}: use at least {least}")
     if c.num_steps % c.num_evaluations:
         raise UserError(f"num_evaluations={c.num_evaluations} must divide num_steps={c.num_steps}")
-    if min(c.temperature) <= 0 or c.smoothing <= 0 or not 0 <= c.delta < 1 or min(c.control_hidden, default=1) < 1:
+    if len(c.temperature) != 2 or min(c.temperature) <= 0:
+        raise UserError(f"temperature={c.temperature}: use two positive numbers, of the first and the last step")
+    if c.smoothing <= 0 or not 0 <= c.delta < 1 or min(c.control_hidden, default=0) < 1:
         raise UserError(
-            f"temperature={c.temperature}, smoothing={c.smoothing} and control_hidden={c.control_hidden} must be"
-            f" positive, delta={c.delta} in [0, 1)"
+            f"smoothing={c.smoothing} must be positive, control_hidden={c.control_hidden} one or more positive widths,"
+            f" delta={c.delta} in [0, 1)"
         )
     gmm.Config(**c.model)
 
@@ -491,8 +495,11 @@ def load(c: ConfigDict, setting: Setting, folder: Path) -> dict[str, np.ndarray]
     path = part_path(folder, setting)
     if not path.exists():
         return None
-    with np.load(path) as file:
-        part = dict(file)
+    try:
+        with path.open("rb") as opened, np.load(opened) as file:
+            part = dict(file)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read ({error}): remove it, and the same command makes it anew") from error
     theirs, ours = json.loads(str(part.pop("config"))), shared_fields(c)
     different = [name for name in ours | theirs if theirs.get(name) != ours.get(name)]
     if different:
@@ -527,7 +534,57 @@ def table(final: dict[Setting, dict[str, np.ndarray]]) -> str:
             cells = ("{:.3f} ({:.3f}\u2013{:.3f})".format(*quartile) for quartile in quartiles)
             lines.append(f"| {LABELS[estimator]} | " + " | ".join(cells) + " |")
         lines.append("")
-    return "\n".join(lines)
+    lines += ["#### What the thesis says of these medians", ""]
+    for said, (quantities, pairs) in claims(list(final)).items():
+        wrong = [
+            f"{name} of {low} < {high}"
+            for name, (low, high) in itertools.product(quantities, pairs)
+            if not np.median(final[low][name]) < np.median(final[high][name])
+        ]
+        if num := len(quantities) * len(pairs):
+            lines.append("; not ".join([f"- {said}: {num - len(wrong)} of {num}", *wrong]))
+    return "\n".join([*lines, ""])
+
+
+def claims(settings: Sequence[Setting]) -> dict[str, tuple[Sequence[str], list[tuple[Setting, Setting]]]]:
+    """What the thesis says of figures 8.4.4, 8.C.1 and 8.C.2: quantities, and pairs (the smaller, the larger)."""
+    numbers = sorted({setting.num_particles for setting in settings})
+    few, many = numbers[0], numbers[-1]
+    errors, std = ("p_error", "q_error"), ("gradient_std",)
+    pairs = [(a, b) for a, b in itertools.permutations(settings, 2) if a.initial == b.initial]
+    rivals = [(a, b) for a, b in pairs if a.num_particles == b.num_particles]
+    larger = [(a, b) for a, b in pairs if a.estimator == b.estimator and a.num_particles < b.num_particles]
+    next_larger = [(a, b) for a, b in larger if (a.num_particles, b.num_particles) in itertools.pairwise(numbers)]
+
+    def best(initial: str, names: set[str], *at: int) -> list[tuple[Setting, Setting]]:
+        mine = [(a, b) for a, b in rivals if a.initial == initial and a.num_particles in (at or numbers)]
+        return [(a, b) for a, b in mine if a.estimator in names and b.estimator not in names]
+
+    def between(initial: str, low: set[str], high: set[str]) -> list[tuple[Setting, Setting]]:
+        return [(a, b) for a, b in best(initial, low) if b.estimator in high]
+
+    def of(initial: str, names: set[str], pairs: list[tuple[Setting, Setting]]) -> list[tuple[Setting, Setting]]:
+        return [(a, b) for a, b in pairs if a.initial == initial and a.estimator in names]
+
+    smoothed = {"dvae", "dvaepp"}
+    return {
+        f"far, K = {few}: \u03b4-WW is the best": (errors, best("far", {"delta_ww"}, few)),
+        f"far, K = {many}: WW and \u03b4-WW are the best": (errors, best("far", {"ww", "delta_ww"}, many)),
+        "far: WW is better than WS": (errors, between("far", {"ww"}, {"ws"})),
+        "far: more particles help WS and WW": (errors, [(b, a) for a, b in of("far", {"ws", "ww"}, next_larger)]),
+        f"far: REINFORCE, RELAX and Concrete learn a worse p with K = {many} than with {few}": (
+            errors[:1],
+            [(a, b) for a, b in of("far", {"reinforce", "relax", "concrete"}, larger) if (a[2], b[2]) == (few, many)],
+        ),
+        "far: WS and WW have gradients of less variance than REINFORCE and RELAX": (
+            std,
+            between("far", {"ws", "ww"}, {"reinforce", "relax"}),
+        ),
+        "far: DVAE and DVAE++ are the worst": (errors, between("far", ESTIMATORS.keys() - smoothed, smoothed)),
+        "near: WS is the best": (errors, best("near", {"ws"})),
+        "near: VIMCO has the gradient of the least variance": (std, best("near", {"vimco"})),
+        "near: more particles harm VIMCO's q": (errors[1:], of("near", {"vimco"}, next_larger)),
+    }
 
 
 def draw(c: ConfigDict, parts: dict[Setting, dict[str, np.ndarray]]) -> dict[str, Figure]:

@@ -20,6 +20,7 @@ from objcentric.training.experiment import Experiment
 ESS_BINS = 40  # of the histogram of the images' effective sample sizes
 WEIGHTS_PER_LAYER = 20  # whose gradients' SNR is told
 BRIGHT = 0.25  # mean of the pixels whose weights are among them: those of pixels that are always off get no gradient
+FIXED = {"name": "adam", "decay": "staged", "warmup_steps": 0, "clip_norm": 0.0}  # fields of config.optimizer
 STAGES = tuple(round(10 ** (1 - i / 7), 1) / 10 for i in range(8))  # learning rates relative to the first
 
 
@@ -161,7 +162,7 @@ def choose_weights(layers: dict, mean_image: np.ndarray) -> dict[str, tuple[np.n
     chosen = {}
     for name, layer in layers.items():
         rows, columns = layer["kernel"].shape
-        rows = rng.choice(bright if rows == mean_image.size else rows, WEIGHTS_PER_LAYER)
+        rows = rng.choice(bright if name == "hidden_0" else rows, WEIGHTS_PER_LAYER)
         chosen[name] = rows, rng.choice(columns, WEIGHTS_PER_LAYER)
     return chosen
 
@@ -195,6 +196,9 @@ def check(config: ConfigDict) -> None:
         )
     if c.snr_repeats < 0 or c.snr_repeats == 1:
         raise UserError(f"evaluate.snr_repeats={c.snr_repeats}: use 2 or more, or 0 to leave the SNR out")
+    for name, value in FIXED.items():
+        if config.optimizer[name] != value:
+            raise UserError(f"optimizer.{name}={config.optimizer[name]!r}: here it is always {value!r}")
     if config.optimizer.stage_growth <= 0:
         raise UserError(f"optimizer.stage_growth={config.optimizer.stage_growth} must be positive")
 

@@ -79,8 +79,7 @@ def study(config: ConfigDict, folder: Path) -> Result:
     Returns:
       figures ``<metric>/<column>`` of each seed, and pictures by name.
     """
-    if not config.columns or not set(config.columns) <= COLUMNS.keys():
-        raise UserError(f"columns={tuple(config.columns)}: use some of {', '.join(COLUMNS)}")
+    check(config)
     results, rows = {}, {}
     for name in config.columns:
         results[name] = loop.run(column_config(config, name), folder / name, vae_mnist.build)
@@ -96,6 +95,16 @@ def study(config: ConfigDict, folder: Path) -> Result:
     return Result(per_seed, pictures(results, rows, particles), config.run.train.num_steps)
 
 
+def check(config: ConfigDict) -> None:
+    """UserError for what would stop the study only when its turn comes."""
+    if not config.columns or not set(config.columns) <= COLUMNS.keys():
+        raise UserError(f"columns={tuple(config.columns)}: use some of {', '.join(COLUMNS)}")
+    particles = config.run.objective.num_particles
+    for name in config.columns:
+        if particles % (groups := COLUMNS[name].objective.get("num_groups", 1)):
+            raise UserError(f"run.objective.num_particles={particles}: {name!r} needs a multiple of {groups}")
+
+
 def column_config(config: ConfigDict, column: str) -> ConfigDict:
     """The config of one column's run."""
     run = config.run.copy_and_resolve_references()
@@ -107,13 +116,11 @@ def column_config(config: ConfigDict, column: str) -> ConfigDict:
 def gather(results: Results, particles: int) -> Values:
     """The table's metrics, and the ESS."""
     names = {"iwae": f"iwae_{particles}", "log_p": "log_p", "minus_kl": "kl", "ess": "ess"}
-    return {
-        metric: {
-            column: np.array([-seed[name] if metric == "minus_kl" else seed[name] for seed in result["per_seed"]])
-            for column, result in results.items()
-        }
+    values = {
+        metric: {c: np.array([seed[name] for seed in r["per_seed"]], np.float64) for c, r in results.items()}
         for metric, name in names.items()
     }
+    return values | {"minus_kl": {column: -kl for column, kl in values["minus_kl"].items()}}
 
 
 def speed(results: Results) -> Values:
@@ -135,6 +142,7 @@ def table(results: Results, particles: int) -> str:
         cells.append(["thesis", *("{:.2f} ± {:.2f}".format(*getattr(COLUMNS[c], metric)) for c in results)])
     cells.append([f"ESS / {particles}", *(f"{v.mean():.3f} ± {_std(v):.3f}" for v in values["ess"].values())])
     cells.append(["steps a second", *(f"{v[0]:.1f}" for v in speed(results)["steps_per_second"].values())])
+    failed = [f"{COLUMNS[c].label}, seed {s}, {why}" for c, r in results.items() for s, why in r["failures"].items()]
     lines = ["| " + " | ".join(row) + " |" for row in cells]
     lines.insert(1, "| " + " | ".join(["---"] * len(cells[0])) + " |")
     return "\n".join(
@@ -145,6 +153,10 @@ def table(results: Results, particles: int) -> str:
             "",
             *lines,
             "",
+            *(
+                [f"Seeds that failed, with the figures of their last good step: {'; '.join(failed)}.", ""]
+                * bool(failed)
+            ),
             "Orderings of two columns that the thesis' figures tell apart at that level, and ours:",
             "",
             *(
@@ -219,6 +231,8 @@ def pictures(results: Results, rows: Mapping[str, Sequence[dict]], particles: in
     drawn = {}
     for name, columns in CONVERGENCE.items():
         curves = {column: _curves(rows[column], particles) for column in columns if column in results}
+        if not curves:
+            continue
         panels = {title: {COLUMNS[c].label: curves[c][metric] for c in curves} for metric, title in titles.items()}
         drawn[name] = plots_vae.training(panels, caption="validation images, nats")
         if all("snr" in c for c in curves.values()):

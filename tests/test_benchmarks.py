@@ -43,5 +43,15 @@ def test_measures_objectives(monkeypatch):
         return config
 
     monkeypatch.setattr(objectives.air_config, "get_config", small)
-    ratios = objectives.measure(2, ["iwae", "vimco"], turns=2, batch_size=2)
+    ratios = objectives.measure({name: objectives.make_gradient(name, 2, 2) for name in ("iwae", "vimco")}, turns=2)
     assert ratios["iwae"] == 1.0 and 0 < ratios["vimco"] < 100
+
+
+def test_table_of_other_models(monkeypatch):
+    estimators = {name: objectives.gmm.ESTIMATORS[name] for name in ("vimco", "relax")}
+    monkeypatch.setattr(objectives.gmm, "ESTIMATORS", estimators)
+    for make, names in ((objectives.of_gmm, ["iwae", *estimators]), (objectives.of_sequence, None)):
+        header, _, *rows = objectives.table(make, turns=1, particles=(2,)).splitlines()
+        assert header == "| objective | K = 2 | evaluates besides |"
+        assert rows[0] == "| `iwae` | 1.00 |  |"
+        assert names is None or [row.split("`")[1] for row in rows] == names

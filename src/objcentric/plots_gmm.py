@@ -48,6 +48,7 @@ def training(
             ax.plot(steps, median, color=_colour(label), linewidth=1.5, label=label)
             ax.fill_between(steps, low, high, color=_colour(label), alpha=0.15, linewidth=0)
         ax.xaxis.set_major_formatter(EngFormatter(sep=""))
+        ax.set_xlabel("step" if row == rows[-1] else "", fontsize=9, color=_INK)
     _legend(figure, axes)
     return figure
 

@@ -34,7 +34,7 @@ def training(
             ax.plot(steps, mean, color=_colour(label), linewidth=1.5, label=label, marker=".", markersize=4)
             low = np.maximum(mean - std, mean / 3) if log else mean - std  # one that reached 0 would fill a log panel
             ax.fill_between(steps, low, mean + std, color=_colour(label), alpha=0.15, linewidth=0)
-            late += [*mean[len(mean) // 3 :]]
+            late += [value for value in mean[len(mean) // 3 :] if np.isfinite(value)]
         if log:
             ax.set_yscale("log")
         elif late:

@@ -353,18 +353,86 @@ def test_parts_of_another_config_are_refused(whole):
         run(other, folder)
 
 
+@pytest.mark.parametrize("length", [0, 1000])
+def test_a_part_that_was_cut_off_is_named(whole, tmp_path, length):
+    config, folder, _ = whole
+    (tmp_path / "parts").mkdir()
+    content = (folder / "parts" / "far_ww_2.npz").read_bytes()
+    (tmp_path / "parts" / "far_ww_2.npz").write_bytes(content[:length])
+    with pytest.raises(UserError, match="far_ww_2.npz cannot be read .*: remove it"):
+        run(config, tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------------- the orderings
+
+
+def as_the_thesis_has_it():
+    """Made-up figures of every setting, of which the thesis' text is true; 3 seeds."""
+    ranks = {  # at far and near starts; the worst ones last
+        "far": ("delta_ww", "ww", "ws", "vimco", "reinforce", "relax", "rebar", "concrete", "dvae", "dvaepp"),
+        "near": ("ws", "delta_ww", "ww", "vimco", "reinforce", "relax", "rebar", "concrete", "dvae", "dvaepp"),
+    }
+    std = ("vimco", "ws", "ww", "delta_ww", "reinforce", "relax", "rebar", "concrete", "dvae", "dvaepp")
+    final = {}
+    for initial, k, name in itertools.product(ranks, (2, 5, 20), NAMES):
+        grows = 1 if name in ("reinforce", "relax", "concrete", "vimco") else -1
+        error = 1 + ranks[initial].index(name) + grows * k / 100
+        figures = {"p_error": error, "q_error": error, "gradient_std": 1.0 + std.index(name)}
+        setting = experiment.Setting(initial, name, k)
+        final[setting] = {name: np.array([0.0, value, 100.0]) for name, value in figures.items()}
+    return final
+
+
+def said(final):
+    lines = experiment.table(final).split("#### What the thesis says of these medians\n\n")[1].splitlines()
+    return dict(line.removeprefix("- ").rsplit(": ", 1) for line in lines)
+
+
+def test_what_the_thesis_says_of_its_own_figures_holds():
+    # Quantities times pairs: for instance two errors of one estimator and its 9 rivals.
+    assert said(as_the_thesis_has_it()) == {
+        "far, K = 2: \u03b4-WW is the best": "18 of 18",
+        "far, K = 20: WW and \u03b4-WW are the best": "32 of 32",
+        "far: WW is better than WS": "6 of 6",
+        "far: more particles help WS and WW": "8 of 8",
+        "far: REINFORCE, RELAX and Concrete learn a worse p with K = 20 than with 2": "3 of 3",
+        "far: WS and WW have gradients of less variance than REINFORCE and RELAX": "12 of 12",
+        "far: DVAE and DVAE++ are the worst": "96 of 96",
+        "near: WS is the best": "54 of 54",
+        "near: VIMCO has the gradient of the least variance": "27 of 27",
+        "near: more particles harm VIMCO's q": "2 of 2",
+    }
+
+
+def test_what_does_not_hold_is_named():
+    final = as_the_thesis_has_it()
+    final = {setting: figures for setting, figures in final.items() if setting.estimator in ("ws", "ww")}
+    final["far", "ww", 5]["q_error"] = np.array([50.0, 50.0, 0.0])
+    assert said(final) == {
+        "far, K = 20: WW and \u03b4-WW are the best": "2 of 2",
+        "far: WW is better than WS": "5 of 6; not q_error of far/ww/5 < far/ws/5",
+        "far: more particles help WS and WW": "7 of 8; not q_error of far/ww/5 < far/ww/2",
+        "near: WS is the best": "6 of 6",
+    }
+
+
+# --------------------------------------------------------------------------------------------------------------- errors
+
+
 @pytest.mark.parametrize(
     "fields, message",
     [
         ({"estimators": ("ww", "best")}, r"estimators=\('ww', 'best'\): use some of ws, ww, delta_ww"),
         ({"estimators": ()}, r"estimators=\(\): use some of"),
         ({"initial": ("close",)}, r"initial=\('close',\): use some of far, near"),
-        ({"num_particles": (1, 2)}, r"num_particles=\(1, 2\): use one or more different numbers from 2"),
+        ({"num_particles": (1, 2)}, r"num_particles=\(1, 2\): use one or more different numbers from 2 \('vimco'"),
         ({"seeds": (1, 1)}, r"seeds=\(1, 1\): use one or more different numbers from 0"),
         ({"num_evaluations": 3}, "num_evaluations=3 must divide num_steps=4"),
         ({"num_gradients": 1}, "num_gradients=1: use at least 2"),
         ({"delta": 1.0}, r"delta=1.0 in \[0, 1\)"),
         ({"temperature": (3.0, 0.0)}, r"temperature=\(3.0, 0.0\)"),
+        ({"temperature": (3.0,)}, r"temperature=\(3.0,\): use two positive numbers"),
+        ({"control_hidden": ()}, r"control_hidden=\(\) one or more positive widths"),
     ],
 )
 def test_errors_in_the_config(fields, message, tmp_path):

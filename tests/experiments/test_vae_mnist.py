@@ -264,6 +264,8 @@ def test_weights_of_dark_pixels_have_no_snr_to_tell():
     chosen = vae_mnist.choose_weights(layers, mean)
     assert set(chosen["hidden_0"][0]) < set(range(3, 12))  # 3 / 11 is the first above 1/4
     assert chosen["loc"][1].max() > 1
+    wide = vae_mnist.choose_weights(layers | {"hidden_1": {"kernel": np.zeros((12, 2))}}, mean)["hidden_1"]
+    assert min(wide[0]) < 3  # whose inputs are as many, but no pixels
     dark = vae_mnist.choose_weights(layers, mean / 10)["hidden_0"][0]
     assert set(dark) == {11}  # the brightest there is
 
@@ -287,6 +289,10 @@ def test_images_are_binarised_anew_with_their_brightness_as_probability():
         ({"evaluate__num_examples": 0}, "num_examples=0"),
         ({"evaluate__snr_repeats": 1}, "snr_repeats=1"),
         ({"optimizer__stage_growth": 0.0}, "stage_growth"),
+        ({"optimizer__name": "rmsprop"}, "optimizer.name='rmsprop': here it is always 'adam'"),
+        ({"optimizer__decay": "cosine"}, "optimizer.decay='cosine': here it is always 'staged'"),
+        ({"optimizer__clip_norm": 5.0}, "optimizer.clip_norm=5.0: here it is always 0.0"),
+        ({"optimizer__warmup_steps": 10}, "optimizer.warmup_steps=10: here it is always 0"),
         ({"objective__name": "miwae", "objective__num_groups": 3}, "num_groups=3"),
         ({"objective__name": "nonsense"}, "unknown"),
         ({"model__latent_dim": 0}, "latent_dim"),

@@ -33,6 +33,7 @@ def make_result(iwae, log_p, minus_kl, seeds=4):
         "steps": 6000,
         "train_seconds": 240.0,
         "num_examples": 500,
+        "failures": {},
     }
 
 
@@ -167,7 +168,29 @@ def test_some_columns(monkeypatch, tmp_path):
     config.columns = ("vae", "nonsense")
     with pytest.raises(UserError, match="nonsense"):
         vae_mnist_table.study(config, tmp_path)
+    config.columns = ("iwae", "piwae_4_16", "piwae_8_8")
+    config.run.objective.num_particles = 20
+    with pytest.raises(UserError, match="run.objective.num_particles=20: 'piwae_8_8' needs a multiple of 8"):
+        vae_mnist_table.study(config, tmp_path)
+    assert not any(tmp_path.iterdir())
     results = {name: result for name, result in thesis().items() if name in ("vae", "miwae_8_8")}
     rows = dict.fromkeys(results, make_rows())
     assert "relative" not in vae_mnist_table.pictures(results, rows, 64)  # without IWAE, to nothing
     assert len(vae_mnist_table.pictures(results, rows, 64)["convergence"].axes) == 3
+    rest = {name: thesis()[name] for name in ("piwae_4_16", "miwae_4_16")}  # figure 7.5.1 has none of these
+    drawn = vae_mnist_table.pictures(rest, dict.fromkeys(rest, make_rows()), 64)
+    assert drawn.keys() == {"convergence_tighter", "snr_tighter", "ess"}
+
+
+def test_failures_are_named():
+    """A seed that gave up, and one whose figures are none."""
+    failed = make_result((-80, 0.01), (-80, 0.01), (-1.59, 0.10))
+    failed["failures"] = {"2": "non-finite at step 30"}
+    failed["per_seed"][1] |= {"iwae_64": None, "kl": None}
+    results = thesis(vae=failed)
+    text = vae_mnist_table.table(results, 64)
+    assert "Seeds that failed, with the figures of their last good step: VAE, seed 2, non-finite at step 30." in text
+    assert "Seeds that failed" not in vae_mnist_table.table(thesis(), 64)
+    assert np.isnan(vae_mnist_table.gather(results, 64)["minus_kl"]["vae"]).tolist() == [False, True, False, False]
+    pictures = vae_mnist_table.pictures(results, dict.fromkeys(results, make_rows()), 64)
+    pictures["relative"].savefig(io.BytesIO())

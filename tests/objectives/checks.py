@@ -60,7 +60,7 @@ def evaluate(function: Callable, *arrays, where=None, **options) -> tuple:
     return _compiled(function, tuple(options.items()))(list(arrays), where)
 
 
-SIZES = {"categorical": 3, "gaussian": 2, "mixed": 2, "hierarchical": 2, "relaxed": 2}
+SIZES = {"categorical": 3, "gaussian": 2, "mixed": 2, "ordered": 2, "hierarchical": 2, "relaxed": 2}
 SHAPE = (12, 3, 6)
 EVERYWHERE = np.ones(SHAPE, bool)
 OTHERS = np.arange(36).reshape(SHAPE[:2]) != 4  # all data but [1, 1]
@@ -121,16 +121,19 @@ def one_particle(row: Row) -> None:
 
 
 def shapes(row: Row) -> None:
-    """Log-probabilities whose shapes disagree are refused when they are traced."""
+    """Log-probabilities and masks whose shapes disagree are refused when they are traced."""
     particles = [i for i, name in enumerate(row.arrays) if name.startswith("log_")]
     for i in particles if len(particles) > 1 else []:
         arrays = [jax.ShapeDtypeStruct((4, 1 if i == j else 4), jnp.float32) for j in range(len(row.arrays))]
         with pytest.raises(ValueError, match=r"one shape \[..., K\]"):
             raise_only_value_errors(row, arrays)
+    arrays = [jax.ShapeDtypeStruct((4, 4), jnp.float32) for _ in row.arrays]
+    with pytest.raises(ValueError, match=r"where \(4, 6\) must tell which of the particles \(4, 4\)"):
+        raise_only_value_errors(row, arrays, where=np.ones((4, 6), bool))
 
 
-def raise_only_value_errors(row: Row, arrays: list) -> None:
-    jax.eval_shape(row.function, *arrays)
+def raise_only_value_errors(row: Row, arrays: list, **options) -> None:
+    jax.eval_shape(functools.partial(row.function, **options), *arrays)
     raise AssertionError(f"{row.name} was traced with {arrays}")
 
 

@@ -133,6 +133,12 @@ def test_limits_of_ciwae(log_w, beta, limit):
     assert_equal(ciwae(log_w, np.full((4, 3), beta, np.float32))[1][2:], expected[1][0][2:])
 
 
+@pytest.mark.parametrize("shape", [(4, 1), (3,), (4, 3, 1)])
+def test_a_beta_of_another_shape_is_refused(log_w, shape):
+    with pytest.raises(ValueError, match=r"beta .* must be a scalar or have one value per bound \(4, 3\)"):
+        objectives.ciwae(log_w, beta=np.full(shape, 0.5))
+
+
 def test_ciwae_lies_between(log_w):
     expected = 0.75 * log_w.mean(-1) + 0.25 * (logsumexp(np.float64(log_w), axis=-1) - np.log(6))
     np.testing.assert_allclose(evaluate(objectives.ciwae, log_w, beta=0.75)[0].bound, expected, rtol=1e-6)

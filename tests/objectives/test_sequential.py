@@ -530,6 +530,8 @@ def test_bad_input():
         gaussian_filter(GAUSSIAN, jax.random.key(0), where=np.ones(4, bool))
     with pytest.raises(ValueError, match="score_resampling needs ancestors drawn independently: .*=multinomial"):
         fivo(gaussian_filter(GAUSSIAN, jax.random.key(0)), score_resampling=True)
+    with pytest.raises(ValueError, match=r"baseline \(5, 1\) must be a scalar or have one value per bound \(5,\)"):
+        fivo(arbitrary(), baseline=np.zeros((5, 1)))
     with pytest.raises(ValueError, match=r"a step's log_q must be a scalar; its shape is \(2,\)"):
         step = lambda key, z, x: Transition(z, x, jnp.zeros(2))  # noqa: E731
         particle_filter(step, jax.random.key(0), 0.0, jnp.zeros(3), num_particles=2)

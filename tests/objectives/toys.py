@@ -312,6 +312,39 @@ def _mixed() -> Toy:
     )
 
 
+def _ordered() -> Toy:
+    """z is a pair: a value, and a bit whose probability under q depends on it; with it, a view that stops it."""
+    phi = {"loc": np.array(0.4), "log_scale": np.array(-0.3), "slope": np.array(0.9), "bias": np.array(-0.2)}
+    theta = {"logit": np.array(0.3), "shift": np.array([-0.6, 0.8])}
+
+    def log_p(theta, z):
+        y, b = z
+        return norm.logpdf(y) + log_bernoulli(theta["logit"], b) + norm.logpdf(0.7, y + theta["shift"][b], 0.8)
+
+    def log_q_discrete(phi, z):
+        return log_bernoulli(phi["slope"] * z[0] + phi["bias"], z[1])
+
+    def log_q(phi, z):
+        return norm.logpdf(z[0], phi["loc"], jnp.exp(phi["log_scale"])) + log_q_discrete(phi, z)
+
+    def sample(phi, noise):
+        return phi["loc"] + jnp.exp(phi["log_scale"]) * noise[0], noise[1]
+
+    noise, z = pairs(grid(8, 0.4), np.arange(2)), pairs(grid(6.5, 0.3) + 0.4, np.arange(2))
+    weight = 0.4 * norm.pdf(noise[0]) * jnp.exp(log_q_discrete(phi, sample(phi, noise)))
+    return Toy(
+        phi,
+        theta,
+        log_p,
+        log_q,
+        log_q_discrete,
+        sample,
+        lambda proposal: (noise, weight),
+        lambda: (z, np.full(len(z[0]), 0.3)),
+        {"log_q, inputs stopped": lambda phi, noise: log_q_discrete(phi, _stop(sample(phi, noise)))},
+    )
+
+
 def _hierarchical() -> Toy:
     """z is a pair, and q(z_2 | z_1) has a mean that depends on z_1; with it, a view that stops this mean."""
     phi = {"loc": np.array(0.5), "slope": np.array(0.4), "bias": np.array(0.3), "log_scale": np.array(-0.3)}
@@ -395,5 +428,5 @@ def _relaxed() -> Toy:
 @functools.cache
 def make(name: str) -> Toy:
     """Called within ``jax.enable_x64``."""
-    makers = (_categorical, _gaussian, _mixed, _hierarchical, _relaxed)
+    makers = (_categorical, _gaussian, _mixed, _ordered, _hierarchical, _relaxed)
     return {maker.__name__[1:]: maker for maker in makers}[name]()

@@ -71,6 +71,7 @@ def miwae(log_w: Array, *, num_groups: int, where: Array | None = None) -> Estim
     size = log_w.shape[-1]
     if num_groups < 1 or size % num_groups:
         raise ValueError(f"num_groups={num_groups} must divide the {size} particles")
+    log_w = mask(log_w, where, -jnp.inf)
     grouped = (*log_w.shape[:-1], num_groups, size // num_groups)
     exist = None if where is None else jnp.broadcast_to(where, log_w.shape).reshape(grouped)
     groups = log_mean_exp(log_w.reshape(grouped), where=exist)
@@ -85,6 +86,7 @@ def ciwae(log_w: Array, *, beta: float | Array, where: Array | None = None) -> E
     True
     """
     shares = ((beta, elbo(log_w, where=where).bound), (1 - beta, iwae(log_w, where=where).bound))
+    check_per_datum(shares[0][1], beta=beta)
     bound = sum(jnp.where(share == 0, 0.0, share * bound) for share, bound in shares)  # 0 * -inf is no number
     return Estimate(bound, bound)
 
@@ -112,8 +114,13 @@ def piwae(log_w: Array, log_w_inference: Array, *, num_groups: int, where: Array
 
 
 def mask(x: Array, where: Array | None, value: float) -> Array:
-    """``x`` with ``value`` for particles that do not exist."""
-    return x if where is None else jnp.where(where, x, value)
+    """``x`` with ``value`` for particles that do not exist; ValueError unless ``where`` tells of these particles."""
+    if where is None:
+        return x
+    shape, of = jnp.shape(where), jnp.shape(x)
+    if len(shape) > len(of) or any(a not in (1, b) for a, b in zip(shape[::-1], of[::-1], strict=False)):
+        raise ValueError(f"where {shape} must tell which of the particles {of} exist")
+    return jnp.where(where, x, value)
 
 
 def count(x: Array, where: Array | None) -> Array | int:

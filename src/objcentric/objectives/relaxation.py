@@ -1,7 +1,8 @@
 """Continuous relaxations of discrete latents: draws and log-densities, to be used for p and q alike.
 
 A bound of a relaxed model is formed from relaxed densities of both p and q at the relaxed draw, by any pathwise
-objective (`objcentric.objectives.iwae`); mixing in the discrete probabilities gives no bound.
+objective (`objcentric.objectives.iwae`); mixing in the discrete probabilities gives no bound. Its gradient is unbiased
+but for `spike_and_exponential`.
 """
 
 import jax
@@ -70,7 +71,10 @@ def spike_and_exponential(key: Array, logits: Array, beta: float) -> Array:
     """DVAE's smoothing of a Bernoulli (Rolfe, 2017; thesis, app. 8.E): a draw ``[...]`` in [0, 1].
 
     0 where the binary variable is 0; where it is 1, of density ``beta e^(beta y) / (e^beta - 1)``. Both are drawn at
-    once by the inverse of the mixture's distribution function, through which the gradient flows.
+    once by the inverse of the mixture's distribution function, through which the gradient flows: that of E[f(y)] is
+    unbiased if f is continuous. Log-densities are not: they jump between the atom and what is next to it, which no path
+    tells, and the gradient of a bound made of them is biased. For K = 1 it has nothing of the binary variable's KL
+    divergence, which is then to be computed in closed form (Rolfe, 2017).
 
     >>> float(spike_and_exponential(jax.random.key(0), jnp.array(-40.0), 8.0))
     0.0

@@ -135,7 +135,11 @@ class Moments(NamedTuple):
 
 
 def init_moments() -> Moments:
-    """The state before any batch was seen."""
+    """The state before any batch was seen.
+
+    >>> float(init_moments().count)
+    0.0
+    """
     return Moments(jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))
 
 

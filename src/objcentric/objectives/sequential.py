@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from objcentric.objectives.bounds import log_mean_exp, normalized_weights
+from objcentric.objectives.bounds import check_per_datum, log_mean_exp, normalized_weights
 from objcentric.objectives.estimate import Estimate
 from objcentric.objectives.score_function import score
 
@@ -219,6 +219,7 @@ def fivo(filtered: Filtered, *, score_resampling: bool = False, baseline: Array 
 
 def _scores(filtered: Filtered, log_q: Array, baseline: Array | float) -> Array:
     """The score of choices of log-probability ``log_q [..., T, K]``, summed ``[...]``."""
+    check_per_datum(filtered.log_evidence, baseline=baseline)
     surprise = filtered.log_evidence - baseline
     future = jax.lax.cumsum(surprise, axis=surprise.ndim - 1, reverse=True)
     future = jnp.concatenate([future[..., 1:], jnp.zeros_like(future[..., :1])], axis=-1)
