@@ -62,7 +62,7 @@ def optimizer(c: ConfigDict) -> None:
     c.stage_growth = 1.0  # length of a stage in lengths of the one before: 3 in the paper, of 3^(i-1) epochs
     c.b1 = 0.99  # decay of Adam's first moment
     c.b2 = 0.999  # and of its second
-    c.eps = 1e-4 / 20  # Adam's, for means over the batch: the paper's 1e-4 is for sums over its batch of 20
+    c.eps = 1e-4  # Adam's, for gradients summed over the batch
     c.clip_norm = 0.0
 
 

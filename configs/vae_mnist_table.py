@@ -27,5 +27,6 @@ def get_config(schedule: str = "short") -> ConfigDict:
         "vae",
     )
     config.seeds = (0, 1, 2, 3)
-    config.run = vae_mnist.get_config(schedule)  # of every column, but for the seeds and what its objective sets
+    config.run = vae_mnist.get_config(schedule)  # of every column, but for what its objective sets
+    del config.run.seeds
     return config

@@ -126,7 +126,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
     return Experiment(
         data=data,
-        optimizer=make_optimizer(config.optimizer, config.train.num_steps),
+        optimizer=make_optimizer(config.optimizer, config.train.num_steps, config.train.batch_size),
         init=init,
         loss=loss,
         evaluate=evaluate,
@@ -167,8 +167,9 @@ def choose_weights(layers: dict, mean_image: np.ndarray) -> dict[str, tuple[np.n
     return chosen
 
 
-def make_optimizer(c: ConfigDict, num_steps: int) -> optax.GradientTransformation:
-    return optax.adam(learning_rate(c, num_steps), c.b1, c.b2, c.eps)
+def make_optimizer(c: ConfigDict, num_steps: int, batch_size: int) -> optax.GradientTransformation:
+    """For gradients that are means over the batch."""
+    return optax.adam(learning_rate(c, num_steps), c.b1, c.b2, c.eps / batch_size)
 
 
 def learning_rate(c: ConfigDict, num_steps: int) -> optax.Schedule:

@@ -107,8 +107,7 @@ def check(config: ConfigDict) -> None:
 
 def column_config(config: ConfigDict, column: str) -> ConfigDict:
     """The config of one column's run."""
-    run = config.run.copy_and_resolve_references()
-    run.seeds = config.seeds
+    run = ConfigDict(config.run.to_dict() | {"seeds": config.seeds})
     run.objective.update(COLUMNS[column].objective)
     return run
 

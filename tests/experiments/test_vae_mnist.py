@@ -75,7 +75,7 @@ def test_the_optimizer_is_adam_on_gradients_summed_over_the_batch():
     """Textbook Adam (Kingma and Ba, algorithm 1) with the paper's constants, given sums; ours is given means."""
     config = configs.get_config()
     batch, steps = config.train.batch_size, 10
-    optimizer = vae_mnist.make_optimizer(config.optimizer, steps)
+    optimizer = vae_mnist.make_optimizer(config.optimizer, steps, batch)
     rng = np.random.default_rng(0)
     ours, theirs, m, v = np.zeros(6), np.zeros(6), 0, 0
     state = optimizer.init(params := jnp.zeros(6))
