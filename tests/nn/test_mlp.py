@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from objcentric.nn.mlp import MLP, Deconv
+from objcentric.nn.mlp import MLP
 
 
 def apply(net, x):
@@ -30,19 +30,3 @@ def test_output_scale_is_the_variance_of_the_last_layer():
     _, params = apply(MLP((50,), 400, output_scale=0.01), jnp.ones(6))
     kernel = params["params"]["Dense_1"]["kernel"]
     assert np.var(kernel) == pytest.approx(0.01 / 50, rel=0.05)
-
-
-@pytest.mark.parametrize("shape", [(7, 7, 1), (8, 8, 1), (13, 30, 3), (50, 50, 1), (3, 5, 3)])
-def test_deconv_covers_any_shape(shape):
-    y, params = apply(Deconv(shape, features=4), jnp.ones(8))
-    assert y.shape == shape
-    assert np.isfinite(y).all() and np.std(y) > 0
-    coarse = params["params"]["Dense_0"]["bias"].size // 4
-    assert coarse <= 49  # the projected map has at most 7x7 features
-
-
-def test_every_pixel_of_a_deconv_depends_on_its_input():
-    net = Deconv((13, 10, 1), features=4)
-    params = net.init(jax.random.key(0), jnp.ones(8))
-    jacobian = jax.jit(jax.jacobian(lambda x: net.apply(params, x)))(jnp.linspace(-1, 1, 8))
-    assert (np.abs(jacobian).max(-1) > 0).all()

@@ -18,7 +18,8 @@ from objcentric import distributions
 from objcentric.errors import UserError
 from objcentric.models.model import Model, Trace
 from objcentric.nn import spatial_transformer
-from objcentric.nn.mlp import MLP, Deconv
+from objcentric.nn.cnn import Deconv
+from objcentric.nn.mlp import MLP
 
 _ROOM = 1.25  # side of the expected glimpse, in sides of the expected object
 _SMALLEST = 0.25  # smallest glimpse, in sides of the expected one
