@@ -72,14 +72,13 @@ def leave_one_out(log_w: Array, *, arithmetic: bool = False, where: Array | None
     """``Y_{-k}``, VIMCO's baselines ``[..., K]``: L with w_k replaced by the mean of the other weights.
 
     The geometric mean is the paper's; with the arithmetic one, ``Y_{-k}`` is the bound of the other particles. It is 0
-    for a particle without others. What is summed are prefixes and suffixes: subtracting w_k from the sum of all loses
-    up to 115 nats in float32, and -inf - -inf has no value.
+    for a particle without others.
 
     >>> [round(float(y), 4) for y in leave_one_out(jnp.array([-2.0, -3.0]))]
     [-3.0, -2.0]
     """
     log_w = mask(_stop(log_w), where, -jnp.inf)
-    total = jnp.logaddexp(*_around(log_w, jax.lax.cumlogsumexp, -jnp.inf))  # log sum of the other weights
+    total = _log_sum_of_others(log_w)
     others = _number_of_others(log_w, where)
     if arithmetic:
         value = total - jnp.log(jnp.maximum(others, 1))
@@ -95,10 +94,36 @@ def score(signal: Array, log_q: Array) -> Array:
     return jnp.where(known, signal, 0.0) * jnp.where(known, log_q, 0.0)
 
 
+def _log_sum_of_others(log_w: Array) -> Array:
+    """``log sum_{j != k} w_j`` ``[..., K]``.
+
+    Subtracting w_k from the sum of all loses up to 115 nats in float32 if w_k is the largest; of the others nothing.
+    """
+    largest = jnp.argmax(log_w, axis=-1, keepdims=True)
+    is_largest = jax.lax.broadcasted_iota(largest.dtype, log_w.shape, log_w.ndim - 1) == largest
+    shift = _finite_max(log_w)
+    w = jnp.exp(log_w - shift)
+    without_it = jax.nn.logsumexp(jnp.where(is_largest, -jnp.inf, log_w), axis=-1, keepdims=True)
+    difference = jnp.where(is_largest, 1.0, jnp.sum(w, axis=-1, keepdims=True) - w)
+    return jnp.where(is_largest, without_it, jnp.log(difference) + shift)
+
+
 def _mean_of_others(log_w: Array, where: Array | None) -> Array:
-    """``mean_{j != k} log_w_j`` ``[..., K]``."""
-    before, after = _around(mask(_stop(log_w), where, 0.0), jax.lax.cumsum, 0.0)
-    return (before + after) / jnp.maximum(_number_of_others(log_w, where), 1)
+    """``mean_{j != k} log_w_j`` ``[..., K]``; 0 for a particle without others."""
+    log_w = _stop(log_w)
+    shift = _finite_max(mask(log_w, where, -jnp.inf))
+    none = mask(jnp.isneginf(log_w), where, False)
+    x = jnp.where(none, 0.0, mask(log_w - shift, where, 0.0))
+    others = _number_of_others(log_w, where)
+    mean = shift + (jnp.sum(x, axis=-1, keepdims=True) - x) / jnp.maximum(others, 1)
+    some_are_none = jnp.sum(none, axis=-1, keepdims=True) > none
+    return jnp.where(others > 0, jnp.where(some_are_none, -jnp.inf, mean), 0.0)
+
+
+def _finite_max(log_w: Array) -> Array:
+    """The largest log-weight ``[..., 1]``, or 0 if all are -inf: with it the others are of a size to add."""
+    largest = jnp.max(log_w, axis=-1, keepdims=True)
+    return jnp.where(jnp.isneginf(largest), 0.0, largest)
 
 
 def _number_of_others(log_w: Array, where: Array | None) -> Array:
@@ -106,15 +131,6 @@ def _number_of_others(log_w: Array, where: Array | None) -> Array:
     if where is None:
         return jnp.full(log_w.shape, log_w.shape[-1] - 1)
     return count(log_w, where)[..., None] - jnp.broadcast_to(where, log_w.shape)
-
-
-def _around(x: Array, cumulative, neutral: float) -> tuple[Array, Array]:
-    """``cumulative`` over what stands before each element of the last axis, and over what stands after it."""
-    axis = x.ndim - 1
-    edge = jnp.full((*x.shape[:-1], 1), neutral, x.dtype)
-    before = jnp.concatenate([edge, cumulative(x, axis=axis)[..., :-1]], -1)
-    after = jnp.concatenate([cumulative(x, axis=axis, reverse=True)[..., 1:], edge], -1)
-    return before, after
 
 
 def _check_several(name: str, log_w: Array) -> None:
