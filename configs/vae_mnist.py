@@ -16,7 +16,7 @@ STEPS_PER_EPOCH = 55_000 // 20
 
 
 def get_config(schedule: str = "short"):
-    """``schedule`` is 'short', two epochs in stages of one length (minutes on a CPU), or 'full': the paper's."""
+    """``schedule`` is 'short', one epoch in stages of one length (minutes on a CPU), or 'full': the paper's."""
     if schedule not in ("short", "full"):
         raise ValueError(f"the schedule {schedule!r} is unknown: write :short or :full")
     config = base.get_config()
@@ -27,8 +27,8 @@ def get_config(schedule: str = "short"):
     config.objective.num_particles = 64
     optimizer(config.optimizer)
     evaluate(config.evaluate)
-    config.train.update(num_steps=2 * STEPS_PER_EPOCH, batch_size=20, inner_steps=220, log_every=220)
-    config.train.update(eval_every=1_100, checkpoint_every=1_100)
+    config.train.update(num_steps=STEPS_PER_EPOCH, batch_size=20, inner_steps=250, log_every=250)
+    config.train.update(eval_every=750, checkpoint_every=750)
     if schedule == "full":
         config.train.update(num_steps=3_280 * STEPS_PER_EPOCH, inner_steps=550)
         config.train.update(log_every=10 * STEPS_PER_EPOCH, checkpoint_every=10 * STEPS_PER_EPOCH)
