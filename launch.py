@@ -29,7 +29,7 @@ def parse(arguments: list[str]) -> list[str]:
         rest = flags.FLAGS(arguments)
         experiment = _CONFIG.value.experiment  # a file that could not be read is noticed only now
     except flags.Error as error:
-        fail(error)
+        fail(str(error).strip().splitlines()[-1] if "Traceback" in str(error) else error)  # of the config's own code
     except AttributeError as error:
         fail(f"the config has no such field: {getattr(error.args[0], 'args', error.args)[0]}")
     except OSError as error:
@@ -66,6 +66,9 @@ def main(_) -> None:
             study.run(_CONFIG.value, _WORKDIR.value, experiment.study)
     except (UserError, OSError) as error:  # OSError: a full disk, say
         fail(error)
+    except KeyboardInterrupt:  # of a study; a training saves first
+        print("objcentric: stopped; the same command goes on with what is not finished", file=sys.stderr)
+        sys.exit(loop.PREEMPTED)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -16,6 +16,8 @@ SCHEDULES = {"paper": (100_000, 1e-3), "short": (20_000, 3e-3)}  # steps, learni
 
 def get_config(schedule: str = "paper") -> ConfigDict:
     """``schedule`` is a name in `SCHEDULES`."""
+    if schedule not in SCHEDULES:
+        raise ValueError(f"the schedule {schedule!r} is unknown: write :paper or :short")
     config = ConfigDict()
     config.experiment = "gmm"  # module of experiments/ that holds the study
     config.estimators = ("ws", "ww", "delta_ww", "vimco", "reinforce", "relax", "concrete")  # those of figure 8.4.4;

@@ -27,7 +27,9 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     check(config, data)
     model = air.make(model_config(config, data.test["image"].shape[1:]))
     scheduled = {name: schedules.geometric(**config.model[name]) for name in SCHEDULED}
-    objective = targets.make(model._replace(generate=in_order(model.generate)), config.objective)
+    # Wake-sleep's dreams need an order of the objects; draws of the prior must be such as the prior has them.
+    dreaming = model._replace(generate=in_order(model.generate))
+    objective = targets.make(dreaming, config.objective, defensive=targets.prior(model))
     counted = "count" in data.test
 
     def init(key: Array) -> tuple[dict, Any]:
@@ -195,6 +197,11 @@ def model_config(config: ConfigDict, canvas: tuple[int, int, int]) -> air.Config
 
 def check(config: ConfigDict, data: loader.Data) -> None:
     """UserError where parts of the config, or config and data, disagree."""
+    if config.objective.name in ("stl", "dreg", "rws_dreg"):
+        raise UserError(
+            f"objective.name={config.objective.name!r} is for continuous latents alone, and presence is discrete: use"
+            " vimco, nvil, ww, ..."
+        )
     counted = (split["count"] for split in data if isinstance(split, dict) and "count" in split)
     most = max((int(count.max()) for count in counted), default=0)
     if most > config.model.num_steps:

@@ -14,7 +14,7 @@ from objcentric.data import digits, loader, splits
 from objcentric.errors import UserError
 from objcentric.models import vae
 from objcentric.objectives import diagnostics
-from objcentric.training import targets
+from objcentric.training import schedules, targets
 from objcentric.training.experiment import Experiment
 
 ESS_BINS = 40  # of the histogram of the images' effective sample sizes
@@ -168,8 +168,13 @@ def choose_weights(layers: dict, mean_image: np.ndarray) -> dict[str, tuple[np.n
 
 
 def make_optimizer(c: ConfigDict, num_steps: int, batch_size: int) -> optax.GradientTransformation:
-    """For gradients that are means over the batch."""
-    return optax.adam(learning_rate(c, num_steps), c.b1, c.b2, c.eps / batch_size)
+    """For gradients that are means over the batch; a part ``baseline`` learns ``c.baseline_factor`` times as fast."""
+    rate = learning_rate(c, num_steps)
+
+    def adam(factor: float) -> optax.GradientTransformation:
+        return optax.adam(lambda step: factor * rate(step), c.b1, c.b2, c.eps / batch_size)
+
+    return schedules.partition(adam(1.0), adam(c.baseline_factor))
 
 
 def learning_rate(c: ConfigDict, num_steps: int) -> optax.Schedule:

@@ -69,6 +69,7 @@ def config_of(**fields):
         (["--config.experiment=ari"], "config.experiment='ari' is unknown: name a module of experiments/"),
         (["--config.experiment=results_table"], "config.experiment='results_table' is unknown: name a module of"),
         (["runs/air"], "'runs/air' is not a flag"),
+        (["--config=configs/gmm.py:brief"], "ValueError: the schedule 'brief' is unknown: write :paper or :short"),
     ],
 )
 def test_flags(arguments, message, tmp_path):
@@ -136,6 +137,15 @@ def test_a_folder_without_permission(run, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", refuse)
     (line,) = run(config_of())
     assert line.startswith("objcentric: cannot write to --workdir=") and "(Permission denied): choose another" in line
+
+
+def test_ctrl_c_in_a_study(run, monkeypatch):
+    def study(config, folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "experiments.linear", SimpleNamespace(study=study))
+    (line,) = run(linear.make_config(), status=75)
+    assert line == "objcentric: stopped; the same command goes on with what is not finished"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Where compiled programs are kept."""
+"""Where compiled programs are kept, and what is said of a run's machine and command."""
 
 from types import SimpleNamespace
 
@@ -21,3 +21,10 @@ def test_compiled_programs_are_kept_where_the_data_are(tmp_path, monkeypatch, va
     assert set_to == {"jax_compilation_cache_dir": str(folder)}
     assert cache.folder() == tmp_path / root
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+@pytest.mark.parametrize("mode", [["--mode=evaluate"], ["--mode", "evaluate"], ["-mode", "evaluate"], []])
+def test_the_command_makes_the_run_not_its_evaluation(monkeypatch, mode):
+    monkeypatch.setattr(machine.sys, "argv", ["launch.py", *mode, "--config=models/mode.py", "--config.seeds=(0, 1)"])
+    command = "python launch.py --config=models/mode.py '--config.seeds=(0, 1)'"
+    assert machine.provenance()["command"] == command

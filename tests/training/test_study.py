@@ -1,6 +1,7 @@
 """A study has a run's folder like any other, and is done once."""
 
 import json
+import time
 
 import pytest
 from matplotlib.figure import Figure
@@ -52,6 +53,18 @@ def test_a_study_that_fails_is_not_finished(tmp_path):
     with pytest.raises(UserError, match="use 5"):
         study.run(make_config(), tmp_path, fail)
     assert study.run(make_config(size=5), tmp_path, measure)["value"] == 2.5  # its config may be mended
+
+
+def test_time_is_that_of_all_starts(tmp_path):
+    def stop(config, folder):
+        time.sleep(0.2)
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            study.run(make_config(), tmp_path, stop)
+    content = study.run(make_config(), tmp_path, measure)
+    assert 0.4 < content["wall_seconds"] and 0 < content["cpu_seconds"] < content["wall_seconds"] + 0.2
 
 
 def test_track(capsys):

@@ -3,6 +3,7 @@
 import datetime
 import os
 import platform
+import re
 import resource
 import shlex
 import signal
@@ -44,7 +45,7 @@ def provenance() -> dict[str, Any]:
         **peak_memory(),
         "machine": describe(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", *(a for a in sys.argv if not a.startswith("--mode"))]),
+        "command": shlex.join(["python", *_without_mode(sys.argv)]),
     }
 
 
@@ -144,3 +145,8 @@ def _processor() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def _without_mode(arguments: list[str]) -> list[str]:
+    apart = {i + 1 for i, argument in enumerate(arguments) if argument in ("--mode", "-mode")}
+    return [a for i, a in enumerate(arguments) if i not in apart and not re.match("--?mode(=|$)", a)]

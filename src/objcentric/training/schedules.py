@@ -57,10 +57,18 @@ def make_optimizer(c: ConfigDict, num_steps: int) -> optax.GradientTransformatio
         scale = optax.adam(rate) if c.name == "adam" else optax.rmsprop(rate, momentum=0.9)
         return optax.chain(optax.clip_by_global_norm(c.clip_norm), scale) if c.clip_norm else scale
 
+    return partition(optimizer(1.0), optimizer(c.baseline_factor))
+
+
+def partition(
+    model: optax.GradientTransformation, baseline: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """One optimizer for the top-level part ``baseline`` of the parameters, another for all the rest."""
+
     def parts(params: Any) -> Any:
         return jax.tree.map_with_path(lambda path, _: "baseline" if _top(path) == "baseline" else "model", params)
 
-    return optax.partition({"model": optimizer(1.0), "baseline": optimizer(c.baseline_factor)}, parts)
+    return optax.partition({"model": model, "baseline": baseline}, parts)
 
 
 def _top(path: tuple) -> str:

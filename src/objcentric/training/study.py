@@ -1,5 +1,6 @@
 """Studies: experiments that measure instead of training, with a run's folder like any other."""
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -42,19 +43,38 @@ def run(config: ConfigDict, path: str | Path, study: Callable[[ConfigDict, Path]
             print(f"{folder} is finished: figures in {folder / 'eval.json'}")
             return finished
         machine.use_compilation_cache()
-        wall, cpu = time.perf_counter(), time.process_time()
-        result = study(config, folder)
+        clock = _Clock(folder / "elapsed.json")
+        try:
+            result = study(config, folder)
+        except (KeyboardInterrupt, SystemExit):
+            clock.keep()
+            raise
         for name, picture in result.pictures.items():
             writer.write_figure(folder / "figures" / f"{name}.png", picture)
         content = summarize(list(result.per_seed), list(result.per_seed.values()), {}, judged=False) | {
             "steps": result.steps,
-            "wall_seconds": round(time.perf_counter() - wall, 3),
-            "cpu_seconds": round(time.process_time() - cpu, 3),
+            **clock.seconds(),
             **machine.provenance(),
         }
         writer.write_json(folder / "eval.json", content)
     print(f"{folder / 'eval.json'}: figures of {len(result.per_seed)} seed{'s' * (len(result.per_seed) > 1)}")
     return content
+
+
+class _Clock:
+    """Seconds of a study over all its starts, but for those that were killed."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._before = json.loads(path.read_text()) if path.exists() else {"wall_seconds": 0.0, "cpu_seconds": 0.0}
+        self._start = {"wall_seconds": time.perf_counter(), "cpu_seconds": time.process_time()}
+
+    def seconds(self) -> dict[str, float]:
+        now = {"wall_seconds": time.perf_counter(), "cpu_seconds": time.process_time()}
+        return {name: round(self._before[name] + now[name] - self._start[name], 3) for name in now}
+
+    def keep(self) -> None:
+        writer.write_json(self._path, self.seconds())
 
 
 def track(items: Iterable[_Item], total: int, name: str) -> Iterator[_Item]:
