@@ -70,7 +70,8 @@ def air() -> ConfigDict:
 def objective() -> ConfigDict:
     c = ConfigDict()
     c.name = "vimco"  # 'elbo', 'iwae', 'miwae', 'ciwae', 'piwae' (pathwise only); 'reinforce', 'rloo', 'nvil', 'vimco',
-    # 'vimco_arithmetic'; 'ww', 'ws', 'delta_ww' (wake-sleep); 'stl', 'dreg', 'rws_dreg' (all latents continuous)
+    # 'vimco_arithmetic'; 'ww', 'ws', 'delta_ww' (wake-sleep; dreams are of the prior as it is at the step);
+    # 'stl', 'dreg', 'rws_dreg' (for models whose latents all are continuous)
     c.num_particles = 5  # K
     c.num_groups = 1  # M, 'miwae' and 'piwae': groups of K / M particles
     c.beta = 0.5  # 'ciwae': weight of the ELBO, in [0, 1]

@@ -38,8 +38,8 @@ _BATCH = 50  # estimates between two signs of life
 _BLOCK = 50  # particles drawn at once, few enough for a processor's cache
 
 
-def study(config: ConfigDict, _: Path) -> Result:
-    """The figures of chapter 7 that are of the Gaussian model: as numbers and as pictures."""
+def study(config: ConfigDict, folder: Path) -> Result:
+    """The figures of chapter 7 that are of the Gaussian model: as numbers, in a table.md too, and as pictures."""
     check(config)
     data_key, offset_key, estimate_key, train_key = jax.random.split(jax.random.key(config.seed), 4)
     x = make_data(data_key, config.num_data, config.dim)
@@ -59,6 +59,7 @@ def study(config: ConfigDict, _: Path) -> Result:
             runs = converge(config.convergence, pool, train_key, x)
             figures["convergence"] = {label: {k: v[:, -1] for k, v in curves.items()} for label, _, curves in runs}
             pictures["convergence"] = draw_convergence(config, runs)
+    (folder / "table.md").write_text(table(config, figures))
     slopes = {f"slope_{name}": value for name, value in figures[config.regimes[0]]["slopes"].items()}
     return Result({config.seed: slopes | figures}, pictures)
 
@@ -324,6 +325,37 @@ def summarize(config: ConfigDict, measured: dict[str, Measured], snr_of_a: dict[
         slopes[f"{part}_in_M"] = slope(config.samples, figures["vae"][f"snr_{part}"], (1, config.samples[-1]))
     floor = np.sqrt(2 / (np.pi * config.num_estimates))  # so many estimates of a gradient of 0 show this SNR
     return figures | {"slopes": slopes, "snr_floor": floor}
+
+
+ROWS = {
+    "snr_A": "SNR(A)",
+    "snr_b": "SNR(b)",
+    "snr_mu": "SNR(\u03bc)",
+    "dsnr_b": "DSNR(b)",
+    "dsnr_mu": "DSNR(\u03bc)",
+    "dsnr_to_target_b": "DSNR(b), towards large K",
+    "dsnr_to_target_mu": "DSNR(\u03bc), towards large K",
+    "rmse_mu": "RMSE(\u03bc)",
+}
+
+
+def table(config: ConfigDict, figures: dict[str, Any]) -> str:
+    """Markdown: slopes, and every quantity for each K and each M."""
+    lines = []
+    for regime in config.regimes:
+        slopes = figures[regime]["slopes"]
+        lines += [f"#### {regime.replace('_', ' ')}", ""]
+        lines += ["| slope of log SNR | of A | of b | of \u03bc |", "| --- | --- | --- | --- |"]
+        for count in ("K", "M"):
+            cells = " | ".join(f"{slopes[f'{part}_in_{count}']:.3f}" for part in ("A", *PARTS))
+            lines.append(f"| in {count} | {cells} |")
+        for method, count, counts in (("iwae", "K", config.particles), ("vae", "M", config.samples)):
+            lines += ["", "| | " + " | ".join(f"{count} = {n}" for n in counts) + " |"]
+            lines.append("| --- |" + " --- |" * len(counts))
+            for name, title in ROWS.items():
+                lines.append(f"| {title} | " + " | ".join(f"{v:.3g}" for v in figures[regime][method][name]) + " |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def slope(counts: Sequence[int], values: np.ndarray, between: tuple[int, int]) -> float:

@@ -41,6 +41,7 @@ class Result(TypedDict):
     seeds: list[int]
     steps: int
     wall_seconds: float  # of training and final evaluation, all seeds together
+    train_seconds: NotRequired[float]  # of training alone
     machine: str
     date: str
     figures: dict[str, Figure]
@@ -106,6 +107,8 @@ def record(
         date=run.figures["date"],
         figures=_figures(run.figures),
     )
+    if "train_seconds" in run.figures:
+        result["train_seconds"] = round(run.figures["train_seconds"], 1)
     if paper:
         result["paper"] = paper
     if notes:
@@ -184,7 +187,8 @@ def _table(experiment: str, results: list[Result]) -> str:
             *(_cell(name, r) for name in names),
             f"{r['steps']:,}",
             _seeds(r["seeds"]),
-            _duration(r["wall_seconds"]),
+            _duration(r["wall_seconds"])
+            + (f", training {_duration(r['train_seconds'])}" if "train_seconds" in r else ""),
             r["machine"],
             f"`{r['command']}`",
         ]

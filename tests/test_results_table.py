@@ -26,7 +26,7 @@ def write_run(folder: Path, evaluation: dict, config: dict) -> Path:
 @pytest.fixture
 def one_seed(tmp_path: Path) -> Path:
     per_seed = [{"count_accuracy": 0.9875, "confusion": [[1, 0], [0, 1]]}]
-    evaluation = summarize([3], per_seed, {}, judged=False) | RUN | {"command": COMMAND}
+    evaluation = summarize([3], per_seed, {}, judged=False) | RUN | {"command": COMMAND, "train_seconds": 150.04}
     return write_run(tmp_path / "one", evaluation, {"experiment": "air", "seeds": [3], "train": {"batch_size": 32}})
 
 
@@ -50,6 +50,7 @@ def test_one_seed_is_recorded_with_its_scalars_only(one_seed, tmp_path):
         "seeds": [3],
         "steps": 6000,
         "wall_seconds": 181.3,
+        "train_seconds": 150.0,
         "machine": "2 CPU cores",
         "date": "2025-01-02",
         "figures": {"count_accuracy": {"mean": 0.9875, "std": 0.0, "n": 1}},
@@ -78,7 +79,7 @@ def test_page(one_seed, three_seeds, tmp_path):
         "# Results\n\n<!-- results:begin -->\n## air\n\n"
         "| result | count accuracy | kl | success rate | steps | seeds | time | machine | command |\n"
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
-        f"| AIR | 0.9875 (1) | – | – | 6,000 | 3 | 3.0 min | 2 CPU cores | `{COMMAND}` |\n"
+        f"| AIR | 0.9875 (1) | – | – | 6,000 | 3 | 3.0 min, training 2.5 min | 2 CPU cores | `{COMMAND}` |\n"
         "| M\\|N (`mnist`) | 0.9800 ± 0.0100 (3), paper 0.9850 | not finite (3) | 2 of 3 | 6,000 | 0-2 | 3.0 min | "
         "2 CPU cores | `x` |\n\n"
         "- M|N: a|b\n<!-- results:end -->\n\nend\n"
@@ -94,7 +95,7 @@ def test_a_study_that_brings_its_own_table(one_seed, tmp_path):
         "## gmm\n\n"
         "| result | steps | seeds | time | machine | command |\n"
         "| --- | --- | --- | --- | --- | --- |\n"
-        f"| GMM | 6,000 | 3 | 3.0 min | 2 CPU cores | `{COMMAND}` |\n\n"
+        f"| GMM | 6,000 | 3 | 3.0 min, training 2.5 min | 2 CPU cores | `{COMMAND}` |\n\n"
         "- GMM: hard\n\n"
         "### GMM\n\n| a |\n| --- |\n| 1 |\n"
     )

@@ -1,6 +1,8 @@
 """The Gaussian study against the model itself: densities, jax.grad of objectives.iwae, closed forms."""
 
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -226,7 +228,8 @@ def test_slope():
 
 
 def measured(config):
-    result = gaussian_snr.study(config, None)
+    with tempfile.TemporaryDirectory() as folder:
+        result = gaussian_snr.study(config, Path(folder))
     return result.per_seed.values(), result.pictures
 
 
@@ -240,6 +243,15 @@ def test_study(tmp_path):
     names = ("histograms_iwae", "histograms_vae", "snr", "dsnr", "dsnr_to_target", "rmse")
     pictures = {f"high_variance_{name}.png" for name in names} | {"convergence.png"}
     assert {path.name for path in (tmp_path / "figures").iterdir()} == pictures
+    rows = {}
+    for line in (tmp_path / "table.md").read_text().splitlines():
+        if line.startswith("|"):
+            name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            rows.setdefault(name, []).append(cells)
+    for row, method in enumerate(gaussian_snr.METHODS):
+        values = content["high_variance"][method]["rmse_mu"]
+        assert rows["RMSE(\u03bc)"][row] == [f"{value:.3g}" for value in values]
+    assert rows["in M"] == [[f"{content[f'slope_{part}_in_M']:.3f}" for part in ("A", "b", "mu")]]
 
 
 def test_figures():

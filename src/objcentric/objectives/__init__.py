@@ -1,7 +1,12 @@
 """Variational objectives and gradient estimators as functions of arrays; only jax is imported.
 
-Every objective takes log-weights ``log_w[..., K]`` (and ``log_q[..., K]`` of the discrete latents), is maximised, and
-returns an `Estimate`: the bound per datum and a surrogate to differentiate. ``where[..., K]`` masks particles.
+An objective takes log-weights ``log_w[..., K]`` (and ``log_q[..., K]`` of the discrete latents), is maximised, and
+returns an `Estimate`: the bound per datum and a surrogate to differentiate. ``where[..., K]`` masks particles. Others
+by their nature: `disarm` and `arms` take values and bits, `fivo` a run of `particle_filter` (whose ``where`` masks
+time steps), `sleep_phi` takes log_q alone, and `nvil` returns its baseline's loss besides.
+
+"Thesis" is A. R. Kosiorek's DPhil thesis (Oxford, 2020). Its chapter 7 is Rainforth et al., *Tighter Variational Bounds
+are Not Necessarily Better*, 2018; its chapter 8 is Le et al., *Revisiting Reweighted Wake-Sleep*, 2019.
 """
 
 from objcentric.objectives.antithetic import antithetic_bernoulli, antithetic_correlation, arms, disarm

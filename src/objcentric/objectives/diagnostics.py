@@ -127,7 +127,7 @@ class BiasAndVariance(NamedTuple):
 
 
 def bias_and_variance(gradients: Any, exact: Any) -> BiasAndVariance:
-    """Of R >= 2 estimates ``[R, ...]`` against the ``exact`` gradient ``[...]``.
+    """Of R >= 2 estimates ``[R, ...]``, such as those of `sample_gradients`, against the ``exact`` gradient ``[...]``.
 
     >>> result = bias_and_variance(jnp.array([1.0, 2.0, 3.0, 6.0]), jnp.array(2.5))
     >>> [round(float(value), 3) for value in result]
