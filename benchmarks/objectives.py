@@ -3,9 +3,9 @@
   python -m benchmarks.objectives           # K = 5 and 20
   python -m benchmarks.objectives --write   # and writes the tables to benchmarks/objectives.md
 
-Three models: AIR (configs/air.py, a batch of 32 random images), the mixture of configs/gmm.py for what has no place in
-config.objective, and a linear-Gaussian sequence. Objectives take turns, so that a slow moment of the machine slows all
-alike; a ratio is the median over the turns.
+Models: AIR (configs/air.py, a batch of 32 random images), Burda's VAE, the mixture of configs/gmm.py for what has no
+place in config.objective, and a linear-Gaussian sequence. Objectives take turns, so that a slow moment of the machine
+slows all alike; a ratio is the median over the turns.
 """
 
 import argparse
@@ -23,8 +23,10 @@ from jax import Array
 from benchmarks.air_step import noise
 from configs import air as air_config
 from configs import gmm as gmm_config
-from experiments import air, gmm
+from configs import vae_mnist as vae_config
+from experiments import air, gmm, vae_mnist
 from objcentric import objectives
+from objcentric.data.loader import Data
 from objcentric.training import machine, targets
 
 EXTRA = {  # what an objective evaluates besides one trace of each particle and its gradient
@@ -51,6 +53,10 @@ Time of a gradient relative to IWAE's with as many particles, taken in turns, me
 ## AIR, batch of 32
 
 {air}
+
+## Burda's VAE, batch of 20
+
+{vae}
 
 ## A mixture of 20 Gaussians, batch of 100
 
@@ -103,7 +109,27 @@ def compiled(gradient: Callable, *arguments: Any) -> Callable[[], Any]:
 
 
 def of_air(num_particles: int) -> dict[str, Callable]:
-    return {name: make_gradient(name, num_particles, 32) for name in targets.TARGETS}
+    return {name: make_gradient(name, num_particles, 32) for name in targets.TARGETS if name not in air.CONTINUOUS}
+
+
+BOUNDS = ("iwae", "elbo", "miwae", "ciwae", "piwae")
+
+
+def of_vae(num_particles: int, names: Sequence[str] = (*BOUNDS, *air.CONTINUOUS)) -> dict[str, Callable]:
+    """Of the bounds, and of the estimators for which all latents must be continuous."""
+    image = np.random.default_rng(0).integers(0, 256, (20, 28, 28, 1), np.uint8)
+    data = Data(*({"image": image},) * 3)
+
+    def gradient(name: str) -> Callable:
+        config = vae_config.get_config()
+        config.objective.update(name=name, num_particles=num_particles)
+        experiment = vae_mnist.build(config, data=data)
+        params, aux = experiment.init(jax.random.key(0))
+        gradient = jax.grad(lambda *arguments: experiment.loss(*arguments)[0])
+        keys = jax.random.split(jax.random.key(1), len(image))
+        return compiled(gradient, params, data.train, keys, jnp.int32(0), aux)
+
+    return {name: gradient(name) for name in names}
 
 
 def make_gradient(name: str, num_particles: int, batch_size: int) -> Callable[[], dict]:
@@ -169,7 +195,7 @@ def of_sequence(num_particles: int) -> dict[str, Callable]:
     return {name: gradient(criterion) for name, criterion in criteria.items()}
 
 
-MAKERS = {"air": of_air, "gmm": of_gmm, "sequence": of_sequence}
+MAKERS = {"air": of_air, "vae": of_vae, "gmm": of_gmm, "sequence": of_sequence}
 
 if __name__ == "__main__":
     main()

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -50,7 +52,11 @@ def test_measures_objectives(monkeypatch):
 def test_table_of_other_models(monkeypatch):
     estimators = {name: objectives.gmm.ESTIMATORS[name] for name in ("vimco", "relax")}
     monkeypatch.setattr(objectives.gmm, "ESTIMATORS", estimators)
-    for make, names in ((objectives.of_gmm, ["iwae", *estimators]), (objectives.of_sequence, None)):
+    for make, names in (
+        (objectives.of_gmm, ["iwae", *estimators]),
+        (objectives.of_sequence, None),
+        (functools.partial(objectives.of_vae, names=("iwae", "dreg")), ["iwae", "dreg"]),
+    ):
         header, _, *rows = objectives.table(make, turns=1, particles=(2,)).splitlines()
         assert header == "| objective | K = 2 | evaluates besides |"
         assert rows[0] == "| `iwae` | 1.00 |  |"

@@ -52,10 +52,7 @@ def toy(config):
 # ------------------------------------------------------------------------------------------------------------ training
 
 
-CONTINUOUS = ("stl", "dreg", "rws_dreg")  # for models whose latents all are
-
-
-@pytest.mark.parametrize("name", [name for name in targets.TARGETS if name not in CONTINUOUS])
+@pytest.mark.parametrize("name", [name for name in targets.TARGETS if name not in air.CONTINUOUS])
 def test_every_objective_trains_alike_on_one_device_and_on_four(name, monkeypatch, tmp_path):
     monkeypatch.setattr(air.air, "make", toy)
     config = scenes.make_config(objective__name=name)
