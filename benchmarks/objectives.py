@@ -28,6 +28,7 @@ from experiments import air, gmm, vae_mnist
 from objcentric import objectives
 from objcentric.data.loader import Data
 from objcentric.training import machine, targets
+from objcentric.training.experiment import Experiment
 
 EXTRA = {  # what an objective evaluates besides one trace of each particle and its gradient
     "piwae": "a second backward pass, with other weights of the particles",
@@ -123,11 +124,7 @@ def of_vae(num_particles: int, names: Sequence[str] = (*BOUNDS, *air.CONTINUOUS)
     def gradient(name: str) -> Callable:
         config = vae_config.get_config()
         config.objective.update(name=name, num_particles=num_particles)
-        experiment = vae_mnist.build(config, data=data)
-        params, aux = experiment.init(jax.random.key(0))
-        gradient = jax.grad(lambda *arguments: experiment.loss(*arguments)[0])
-        keys = jax.random.split(jax.random.key(1), len(image))
-        return compiled(gradient, params, data.train, keys, jnp.int32(0), aux)
+        return of_loss(vae_mnist.build(config, data=data), len(image))
 
     return {name: gradient(name) for name in names}
 
@@ -136,7 +133,11 @@ def make_gradient(name: str, num_particles: int, batch_size: int) -> Callable[[]
     """The compiled gradient of AIR's loss under an objective, with its arguments."""
     config = air_config.get_config()
     config.objective.update(name=name, num_particles=num_particles)
-    experiment = air.build(config, data=noise(config))
+    return of_loss(air.build(config, data=noise(config)), batch_size)
+
+
+def of_loss(experiment: Experiment, batch_size: int) -> Callable[[], dict]:
+    """The compiled gradient of an experiment's loss on its first training data."""
     params, aux = experiment.init(jax.random.key(0))
     batch = {"image": experiment.data.train["image"][:batch_size]}
     keys = jax.random.split(jax.random.key(1), batch_size)

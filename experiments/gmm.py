@@ -436,10 +436,10 @@ def check(c: ConfigDict) -> None:
     for name, allowed in (("estimators", ESTIMATORS), ("initial", gmm.INITIAL)):
         if not c[name] or not set(c[name]) <= set(allowed):
             raise UserError(f"{name}={tuple(c[name])}: use some of {', '.join(allowed)}")
-    fewest = "2 ('vimco' compares particles)" if "vimco" in c.estimators else "1"
-    for name, least in (("num_particles", fewest), ("seeds", "0")):
-        if not c[name] or len(set(c[name])) < len(c[name]) or min(c[name]) < int(least[0]):
-            raise UserError(f"{name}={tuple(c[name])}: use one or more different numbers from {least}")
+    fewest = (2, " ('vimco' compares particles)") if "vimco" in c.estimators else (1, "")
+    for name, (least, why) in {"num_particles": fewest, "seeds": (0, "")}.items():
+        if not c[name] or len(set(c[name])) < len(c[name]) or min(c[name]) < least:
+            raise UserError(f"{name}={tuple(c[name])}: use one or more different numbers from {least}{why}")
     sizes = ("num_steps", "batch_size", "num_evaluations", "num_test")
     for name, least in (*((name, 1) for name in sizes), ("num_gradients", 2)):
         if c[name] < least:

@@ -1,7 +1,6 @@
 """Convolutional networks.
 
-They enlarge by sub-pixel convolutions (Shi et al., 2016): the gradient of a transposed convolution takes ten times as
-long on CPUs.
+They enlarge by sub-pixel convolutions (Shi et al., 2016): XLA has no fast gradient of transposed ones on CPUs.
 """
 
 from collections.abc import Sequence
