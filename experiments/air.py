@@ -208,16 +208,20 @@ def check(config: ConfigDict, data: loader.Data) -> None:
     most = max((int(count.max()) for count in counted), default=0)
     if most > config.model.num_steps:
         raise UserError(f"scenes hold up to {most} objects, model.num_steps={config.model.num_steps}: set it to {most}")
-    for name in ("batch_size", "num_examples", "num_pictures"):
-        if config.evaluate[name] < 1:
-            raise UserError(f"evaluate.{name}={config.evaluate[name]} must be at least 1")
-    particles, chunk = config.evaluate.num_particles, config.evaluate.particle_chunk
-    if particles < 1 or chunk < 1 or particles % chunk:
-        raise UserError(f"evaluate.particle_chunk={chunk} must divide evaluate.num_particles={particles}")
+    check_evaluate(config.evaluate)
     for name, largest in SCHEDULED.items():
         start, end, steps = (config.model[name][field] for field in ("start", "end", "steps"))
         if not (0 < start <= largest and 0 < end <= largest and steps >= 0):
             raise UserError(f"model.{name}: start={start} and end={end} must lie in (0, {largest}], steps={steps} >= 0")
+
+
+def check_evaluate(c: ConfigDict) -> None:
+    for name in ("batch_size", "num_examples", "num_pictures"):
+        if c[name] < 1:
+            raise UserError(f"evaluate.{name}={c[name]} must be at least 1")
+    particles, chunk = c.num_particles, c.particle_chunk
+    if particles < 1 or chunk < 1 or particles % chunk:
+        raise UserError(f"evaluate.particle_chunk={chunk} must divide evaluate.num_particles={particles}")
 
 
 def in_batches(function: Callable, params: dict, image: np.ndarray, key: Array, batch_size: int) -> Any:

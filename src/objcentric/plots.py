@@ -51,7 +51,7 @@ def reconstructions(
       objects: ``[M, N, H, W, C]``.
       counts: ``[M]``, true numbers of objects.
     """
-    images, means, objects = _pixels(images, 4), _pixels(reconstructions, 4), _pixels(objects, 5)
+    images, means, objects = pixels(images, 4), pixels(reconstructions, 4), pixels(objects, 5)
     boxes, presence = np.asarray(boxes), np.asarray(presence) > 0.5
     chex.assert_equal_shape([images, means])
     chex.assert_shape(presence, (len(images), None))
@@ -66,49 +66,49 @@ def reconstructions(
     columns = min(num_scenes, _PER_BLOCK)
     blocks = math.ceil(num_scenes / columns)
     names = ("input", "reconstruction\nand glimpses", *(f"object {i + 1}" for i in range(num_slots)))
-    figure, axes = _tiles(blocks * len(names), columns, images.shape[1:3], left=104, title_every=len(names))
+    figure, axes = tiles(blocks * len(names), columns, images.shape[1:3], left=104, title_every=len(names))
     for row, name in enumerate(names * blocks):
-        _label(axes[row, 0], name)
+        label(axes[row, 0], name)
         if not row % len(names):
-            _label(axes[row, 0], "found" if counts is None else "found / true", above=True)
+            label(axes[row, 0], "found" if counts is None else "found / true", above=True)
     for m in range(num_scenes):
         column = axes[m // columns * len(names) :, m % columns]
         wrong = counts is not None and counts[m] != found[m]
-        title = f"{found[m]}" if counts is None else f"{found[m]} / {counts[m]}"
-        _title(column[0], title, WRONG_COLOUR if wrong else _INK, bold=wrong)
-        _show(column[0], images[m])
-        _show(column[1], means[m])
+        text = f"{found[m]}" if counts is None else f"{found[m]} / {counts[m]}"
+        title(column[0], text, WRONG_COLOUR if wrong else _INK, bold=wrong)
+        show(column[0], images[m])
+        show(column[1], means[m])
         for i in range(num_slots):
             tile = column[2 + i]
             if presence[m, i]:
-                _draw_box(column[1], boxes[m, i], i)
-                _show(tile, objects[m, i])
-                _frame(tile, _slot_colour(i))
+                draw_box(column[1], boxes[m, i], i)
+                show(tile, objects[m, i])
+                _frame(tile, slot_colour(i))
             else:
                 _blank(tile)
     return figure
 
 
-def samples(images: ArrayLike, title: str = "") -> Figure:
-    """A compact grid of ``images [M, H, W, C]`` under a title."""
-    images = _pixels(images, 4)
+def samples(images: ArrayLike, heading: str = "") -> Figure:
+    """A compact grid of ``images [M, H, W, C]`` under a heading."""
+    images = pixels(images, 4)
     columns = _columns(len(images))
-    figure, axes = _tiles(math.ceil(len(images) / columns), columns, images.shape[1:3], heading=title)
+    figure, axes = tiles(math.ceil(len(images) / columns), columns, images.shape[1:3], heading=heading)
     for tile, image in zip(axes.flat, images, strict=False):
-        _show(tile, image)
+        show(tile, image)
     return figure
 
 
 def interpolation(images: ArrayLike) -> Figure:
     """Walks through latent space, ``images [R, S, H, W, C]``: each row leads from one scene to another in S steps."""
-    images = _pixels(images, 5)
+    images = pixels(images, 5)
     rows, steps = images.shape[:2]
-    figure, axes = _tiles(rows, steps, images.shape[2:4], title_every=rows)
+    figure, axes = tiles(rows, steps, images.shape[2:4], title_every=rows)
     for s in range(steps):
         ends = {0: "from", steps - 1: "to"}
-        _title(axes[0, s], ends.get(s, f"{s / max(steps - 1, 1):.2f}"), _INK if s in ends else _FAINT)
+        title(axes[0, s], ends.get(s, f"{s / max(steps - 1, 1):.2f}"), _INK if s in ends else _FAINT)
         for r in range(rows):
-            _show(axes[r, s], images[r, s])
+            show(axes[r, s], images[r, s])
     return figure
 
 
@@ -180,12 +180,12 @@ def confusion(matrix: ArrayLike) -> Figure:
     axes.spines[:].set_visible(False)
     axes.set_xlabel("objects found", fontsize=9, color=_INK)
     axes.set_ylabel("objects in the scene", fontsize=9, color=_INK)
-    title = f"{np.trace(matrix) / total:.1%} of {total} right" if total else "no scenes"
-    axes.set_title(title, fontsize=10, color=_INK)
+    text = f"{np.trace(matrix) / total:.1%} of {total} right" if total else "no scenes"
+    axes.set_title(text, fontsize=10, color=_INK)
     return figure
 
 
-def _pixels(images: ArrayLike, rank: int) -> np.ndarray:
+def pixels(images: ArrayLike, rank: int) -> np.ndarray:
     """Float images in [0, 1], of the given rank, with a last axis of 1 or 3."""
     images = np.asarray(images)
     chex.assert_rank(images, rank)
@@ -198,7 +198,7 @@ def _pixels(images: ArrayLike, rank: int) -> np.ndarray:
     return np.clip(np.nan_to_num(images.astype(np.float64)), 0.0, 1.0)
 
 
-def _tiles(
+def tiles(
     rows: int, columns: int, shape: Sequence[int], *, left: int = 0, title_every: int = 0, heading: str = ""
 ) -> tuple[Figure, np.ndarray]:
     """A figure and its axes ``[rows, columns]``, empty and laid out in whole pixels.
@@ -235,21 +235,21 @@ def _columns(count: int) -> int:
     return next((c for c in range(least, 2 * least + 1) if not count % c), least)
 
 
-def _slot_colour(i: int) -> str:
+def slot_colour(i: int) -> str:
     return SLOT_COLOURS[i % len(SLOT_COLOURS)]
 
 
-def _show(axes: Axes, image: np.ndarray) -> None:
+def show(axes: Axes, image: np.ndarray) -> None:
     """Draws an image so that its data coordinates are those of boxes: pixel edges, y down."""
     height, width, channels = image.shape
-    pixels = image.repeat(3, axis=-1) if channels == 1 else image
+    rgb = image.repeat(3, axis=-1) if channels == 1 else image
     shrunk = not round(_TILE / max(width, height))
-    axes.imshow(pixels, extent=(0, width, height, 0), aspect="auto", interpolation="auto" if shrunk else "nearest")
+    axes.imshow(rgb, extent=(0, width, height, 0), aspect="auto", interpolation="auto" if shrunk else "nearest")
 
 
-def _draw_box(axes: Axes, box: np.ndarray, slot: int) -> None:
+def draw_box(axes: Axes, box: np.ndarray, slot: int) -> None:
     y0, x0, y1, x1 = (float(side) for side in box)
-    axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=_slot_colour(slot), linewidth=1.4))
+    axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=slot_colour(slot), linewidth=1.4))
 
 
 def _frame(axes: Axes, colour: str) -> None:
@@ -262,11 +262,11 @@ def _blank(axes: Axes) -> None:
     axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, facecolor=ABSENT_COLOUR, edgecolor="none"))
 
 
-def _title(axes: Axes, text: str, colour: str, *, bold: bool = False) -> None:
+def title(axes: Axes, text: str, colour: str = _INK, *, bold: bool = False) -> None:
     axes.set_title(text, fontsize=9, color=colour, pad=4, fontweight="bold" if bold else "normal")
 
 
-def _label(axes: Axes, text: str, *, above: bool = False) -> None:
+def label(axes: Axes, text: str, *, above: bool = False) -> None:
     """Text to the left of an image, or of its title."""
     axes.annotate(
         text,

@@ -47,6 +47,40 @@ def test_wrong_field_is_named(config, field, value):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("name", "moving"),
+        ("source", "mnst"),
+        ("path", "elsewhere"),
+        ("motion", "jump"),
+        ("appear", "never"),
+        ("num_frames", 0),
+        ("speed", -1.0),
+        ("speed", float("nan")),
+        ("acceleration", -0.1),
+        ("acceleration", float("inf")),
+        ("num_objects", (2, 1)),
+        ("object_size", (10, 37)),
+        ("num_valid", 0),
+        ("seed", -1),
+    ],
+)
+def test_wrong_field_of_moving_digits_is_named(moving_config, field, value):
+    moving_config[field] = value
+    with pytest.raises(UserError, match=f"^data.{field} ") as error:
+        loader.load(moving_config)
+    assert "\n" not in str(error.value)
+
+
+def test_fields_of_another_kind_of_data(config, moving_config):
+    config.name, moving_config.name = moving_config.name, config.name
+    with pytest.raises(UserError, match="data.motion is missing.*start from configs/sqair.py"):
+        loader.load(config)
+    with pytest.raises(UserError, match="data.background is missing.*start from configs/air.py"):
+        loader.load(moving_config)
+
+
 @pytest.fixture
 def stream(config):
     """A stream of the same examples as `whole`, and `whole`."""

@@ -48,12 +48,12 @@ def bilinear(image, y, x):
 
 
 def box_of(config, where):
-    """The glimpse's box in pixels: a square around a point of the canvas."""
-    height, width, _ = config.canvas
-    expected = 1.25 * config.object_size / min(height, width)
-    side = min(height, width) * (expected / 4 + (1 - expected / 4) * expit(where[0]))
-    y, x = (np.tanh(where[1:]) + 1) / 2 * (height, width)
-    return y - side / 2, x - side / 2, y + side / 2, x + side / 2
+    """The glimpse's box in pixels: a square around a point of the canvas, or a rectangle if an object has two sides."""
+    shorter, sizes = min(config.canvas[:2]), np.atleast_1d(config.object_size)
+    expected = 1.25 * sizes / shorter
+    height, width = np.broadcast_to(shorter * (expected / 4 + (1 - expected / 4) * expit(where[:-2])), 2)
+    y, x = (np.tanh(where[-2:]) + 1) / 2 * config.canvas[:2]
+    return y - height / 2, x - width / 2, y + height / 2, x + width / 2
 
 
 def read(config, image, where):
@@ -73,9 +73,15 @@ def place(config, glimpse, where):
 
 
 def where_loc(config):
-    """The z^where whose glimpse has a side of 1.25 expected objects, in the middle of the canvas."""
-    expected = 1.25 * config.object_size / min(config.canvas[:2])
-    return np.array([np.log(0.75 * expected / (1 - expected)), 0.0, 0.0])
+    """The z^where whose glimpse has sides of 1.25 expected objects, in the middle of the canvas."""
+    expected = 1.25 * np.atleast_1d(config.object_size) / min(config.canvas[:2])
+    return np.r_[np.log(0.75 * expected / (1 - expected)), 0.0, 0.0]
+
+
+def presence_probability(logit):
+    """Within (0.01, 0.99), the presence_margin of the tests."""
+    bound = np.log(99)
+    return expit(bound * np.tanh(logit / bound))
 
 
 def densities(config, params, x, presence_prior, z, background=None):
@@ -97,9 +103,7 @@ def densities(config, params, x, presence_prior, z, background=None):
         cell, hidden = lstm(inference["core"], cell, hidden, core_input)
         raw = mlp(inference["where_presence"], hidden)
         if i <= count:
-            bound = np.log(99)  # presence_margin = 0.01
-            logit = bound * np.tanh((raw[6] + config.presence_bias) / bound)
-            log_q_discrete += bernoulli(expit(logit), z["presence"][i])
+            log_q_discrete += bernoulli(presence_probability(raw[6] + config.presence_bias), z["presence"][i])
         if i < count:
             loc, scale = statistics(raw[:6], 0.1)
             log_q += stats.norm(where_loc(config) + loc, scale).logpdf(z["where"][i]).sum()

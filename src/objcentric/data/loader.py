@@ -13,6 +13,7 @@ from objcentric.data import cache, images, splits
 from objcentric.errors import UserError
 
 Split = dict[str, np.ndarray]  # image uint8 [M, H, W, C]; where known count [M], boxes [M, R, 4], label [M, R]
+# Of moving digits, as `moving.compose` has them: image [M, T, H, W, 1], presence [M, T, R], count [M, T], ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,13 +53,36 @@ class Data(NamedTuple):
 def load(c: ConfigDict) -> Data:
     """Loads, and prepares if need be, what config.data describes; UserError if it is wrong or cannot be had."""
     check(c)
-    return _scenes(c) if c.name == "scenes" else _multi_digit(c)
+    return _scenes(c) if c.name == "scenes" else _composed(c)
 
 
-def _multi_digit(c: ConfigDict) -> Data:
-    from objcentric.data import scenes  # TFDS is slow to import
+def frames(split: Split | Stream) -> Split | Stream:
+    """The M * T frames of M sequences of digits, in order, as single scenes: image [M * T, H, W, 1], count [M * T], ...
 
-    builder = scenes.prepare(c)
+    As in scenes, the digits that are there come first, and the label [M * T, R] of the others is -1.
+    """
+    if isinstance(split, Stream):
+        length = len(split.read([0])["image"][0])
+
+        def read(rows: Sequence[int]) -> Split:
+            whole = frames(split.read([row // length for row in rows]))
+            return {
+                key: array[[i * length + row % length for i, row in enumerate(rows)]] for key, array in whole.items()
+            }
+
+        return Stream(split.size * length, read)
+    there = split["presence"] > 0
+    out = split | {"label": np.where(there, split["label"][:, None], -1).astype(np.int32)}
+    order = np.argsort(~there, axis=2, kind="stable")
+    for key in ("presence", "boxes", "visibility", "label"):
+        out[key] = np.take_along_axis(out[key], order[..., None] if key == "boxes" else order, axis=2)
+    return {key: array.reshape(-1, *array.shape[2:]) for key, array in out.items()}
+
+
+def _composed(c: ConfigDict) -> Data:
+    from objcentric.data import moving, scenes  # TFDS is slow to import
+
+    builder = (moving if c.name == "moving_digits" else scenes).prepare(c)
 
     @contextlib.contextmanager
     def reading() -> Iterator[None]:
@@ -126,12 +150,24 @@ def _annotations(arrays: dict[str, np.ndarray], path: str) -> Split:
 
 def check(c: ConfigDict) -> None:
     """Raises UserError, naming the field, unless config.data makes sense."""
-    for field, allowed in {"name": ("multi_digit", "scenes"), "background": ("none", "structured")}.items():
+    names = ("multi_digit", "scenes", "moving_digits")
+    if c.name not in names:
+        raise UserError(f"data.name is {c.name!r}: choose one of {', '.join(names)}")
+    choices = {"background": ("none", "structured")}
+    numbers = {"num_train": 1, "num_valid": 1, "num_test": 1, "seed": 0, "device_bytes": 0}
+    if c.name == "moving_digits":
+        choices = {"motion": ("paper", "bounce"), "appear": ("always", "any_time")}
+        numbers |= {"num_frames": 1, "speed": 0, "acceleration": 0}
+    for field in (*choices, *numbers):
+        if field not in c:
+            example = "sqair" if c.name == "moving_digits" else "air"
+            raise UserError(f"data.{field} is missing, data.name={c.name!r} needs it: start from configs/{example}.py")
+    for field, allowed in choices.items():
         if c[field] not in allowed:
             raise UserError(f"data.{field} is {c[field]!r}: choose one of {', '.join(allowed)}")
-    for field, least in {"num_train": 1, "num_valid": 1, "num_test": 1, "seed": 0, "device_bytes": 0}.items():
-        if c[field] < least:
-            raise UserError(f"data.{field} is {c[field]}: it must be at least {least}")
+    for field, least in numbers.items():
+        if not least <= c[field] < np.inf:
+            raise UserError(f"data.{field} is {c[field]}: it must be at least {least}, and finite")
     for field, least in {"canvas": 1, "num_objects": 0, "object_size": 1}.items():
         pair = tuple(c[field])
         if len(pair) != 2 or not all(isinstance(n, int) and n >= least for n in pair):

@@ -7,7 +7,6 @@ Everything speaks of one image and one particle; ``N`` is ``num_steps``, the num
 import dataclasses
 import functools
 import math
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -17,12 +16,9 @@ from jax import Array
 from objcentric import distributions
 from objcentric.errors import UserError
 from objcentric.models.model import Model, Trace
-from objcentric.nn import spatial_transformer
+from objcentric.models.scene import Scene, statistics
 from objcentric.nn.cnn import Deconv
 from objcentric.nn.mlp import MLP
-
-_ROOM = 1.25  # side of the expected glimpse, in sides of the expected object
-_SMALLEST = 0.25  # smallest glimpse, in sides of the expected one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,53 +44,30 @@ class Config:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise UserError(f"model.{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}")
-        for name in ("num_steps", "what_dim", "hidden", "object_size", "scale_std", "output_std"):
+        for name in ("num_steps", "what_dim", "hidden"):
             if getattr(self, name) <= 0:
                 raise UserError(f"model.{name}={getattr(self, name)} must be positive")
-        if len(self.glimpse_size) != 2 or min(self.glimpse_size) < 1:
-            raise UserError(f"model.glimpse_size={self.glimpse_size} must be two positive numbers, height and width")
         if self.background_dim < 0:
             raise UserError(f"model.background_dim={self.background_dim} must be 0 or more")
-        if self.object_size * _ROOM >= min(self.canvas[:2]):
-            height, width, _ = self.canvas
-            raise UserError(
-                f"model.object_size={self.object_size} leaves no room on a canvas of {height}x{width}; "
-                f"it must be below {min(height, width) / _ROOM:.0f}"
-            )
+        self.scene  # noqa: B018 - checks its fields
+
+    @property
+    def scene(self) -> Scene:
+        fields = self.canvas, self.glimpse_size, (self.object_size,), self.scale_std, self.likelihood, self.output_std
+        return Scene(*fields)
 
 
 _CHOICES = {
     "recurrence": ("image", "latent"),
-    "likelihood": ("gaussian", "bernoulli"),
     "background": ("none", "mlp", "deconv"),
 }
 
 
-class Statistics(NamedTuple):
-    """Means and scales of a diagonal Gaussian."""
-
-    loc: Array
-    scale: Array
-
-
-def _statistics(raw: Array, initial_scale: float) -> Statistics:
-    loc, scale = jnp.split(raw, 2, axis=-1)
-    return Statistics(loc, nn.softplus(scale + math.log(math.expm1(initial_scale))) + 1e-3)
-
-
 def make(config: Config) -> Model:
     """Builds the pure functions of AIR."""
-    height, width, channels = config.canvas
+    scene = config.scene
     num_steps = config.num_steps
-    glimpse_shape = (*config.glimpse_size, channels)
     has_background = config.background != "none"
-
-    # The expected glimpse side, in units of the canvas' shorter side, fixes the prior of z^where and where q starts.
-    expected = _ROOM * config.object_size / min(height, width)
-    smallest = _SMALLEST * expected
-    odds = (expected - smallest) / (1.0 - expected)
-    where_loc = jnp.array([math.log(odds), 0.0, 0.0])
-    aspect = (min(height, width) / height, min(height, width) / width)
 
     nets = {
         "inference": {
@@ -104,7 +77,7 @@ def make(config: Config) -> Model:
             "glimpse_encoder": MLP((config.hidden, config.hidden), 2 * config.what_dim),
         },
         "generative": {
-            "decoder": MLP((config.hidden, config.hidden), math.prod(glimpse_shape), output_scale=0.1),
+            "decoder": MLP((config.hidden, config.hidden), math.prod(scene.glimpse_shape), output_scale=0.1),
         },
     }
     if has_background:
@@ -117,7 +90,7 @@ def make(config: Config) -> Model:
     inputs = {
         "image_encoder": math.prod(config.canvas),
         "where_presence": config.hidden,
-        "glimpse_encoder": math.prod(glimpse_shape),
+        "glimpse_encoder": math.prod(scene.glimpse_shape),
         "decoder": config.what_dim,
         "background_encoder": config.hidden,
         "background": config.background_dim or config.hidden,
@@ -141,15 +114,10 @@ def make(config: Config) -> Model:
     def apply(params, part: str, name: str, *args):
         return nets[part][name].apply(params[part][name], *args)
 
-    def geometry(where: Array) -> tuple[Array, Array]:
-        """z^where ``[..., 3]`` to scale and shift ``[..., 2]`` of the spatial transformer."""
-        scale = smallest + (1.0 - smallest) * nn.sigmoid(where[..., :1])
-        return jnp.concatenate([scale * side for side in aspect], -1), jnp.tanh(where[..., 1:])
-
     def decode(params, z: dict) -> tuple[Array, Array]:
         """Glimpses ``[N, h, w, C]`` of present objects (absent ones are black) and the background ``[H, W, C]``."""
         glimpses = nn.sigmoid(apply(params, "generative", "decoder", z["what"]) + config.decoder_bias)
-        glimpses = glimpses.reshape(num_steps, *glimpse_shape) * z["presence"][:, None, None, None]
+        glimpses = glimpses.reshape(num_steps, *scene.glimpse_shape) * z["presence"][:, None, None, None]
         if not has_background:
             return glimpses, jnp.zeros(config.canvas)
         background = apply(params, "generative", "background", z["background"]).reshape(config.canvas)
@@ -157,14 +125,8 @@ def make(config: Config) -> Model:
 
     def compose(glimpses: Array, where: Array, background: Array) -> Array:
         """y = sum of the placed objects plus the background (eqs. 12 and 17-19, algorithm 5)."""
-        return spatial_transformer.place(glimpses, *geometry(where), (height, width)) + background
+        return scene.place(glimpses, where) + background
 
-    def likelihood(mean: Array):
-        if config.likelihood == "gaussian":
-            return distributions.normal(mean, config.output_std)
-        return distributions.pixel_bernoulli(mean)
-
-    where_prior = distributions.normal(where_loc, jnp.array([config.scale_std, 1.0, 1.0]))
     what_prior = distributions.normal(jnp.zeros(config.what_dim), jnp.ones(config.what_dim))
     background_prior = distributions.normal(jnp.zeros(config.background_dim), jnp.ones(config.background_dim))
 
@@ -172,7 +134,7 @@ def make(config: Config) -> Model:
         """log p(n) + sum_{i <= n} log p(z^i) (eqs. 2 and 3)."""
         where, what = (
             jax.vmap(functools.partial(distributions.log_prob, prior))(z[name])
-            for prior, name in ((where_prior, "where"), (what_prior, "what"))
+            for prior, name in ((scene.where_prior, "where"), (what_prior, "what"))
         )
         count = jnp.sum(z["presence"])
         log_p = distributions.truncated_geometric_log_prob(count, hparams["presence_prior"], num_steps)
@@ -197,13 +159,13 @@ def make(config: Config) -> Model:
             return sample if pathwise else jax.lax.stop_gradient(sample)
 
         raw = apply(params, "inference", "where_presence", h)
-        residual = _statistics(raw[:6], 0.1)
+        residual = statistics(raw[:6], 0.1)
         presence_q = distributions.bernoulli(raw[6] + config.presence_bias, margin)
-        where_q = distributions.normal(where_loc + residual.loc, residual.scale)
+        where_q = distributions.normal(scene.where_loc + residual.loc, residual.scale)
         where = draw("where", where_q)
-        glimpse = spatial_transformer.read(x, *geometry(where), config.glimpse_size)
+        glimpse = scene.read(x, where)
         encoding = apply(params, "inference", "glimpse_encoder", glimpse.reshape(-1))
-        what_q = distributions.normal(*_statistics(encoding, 0.5))
+        what_q = distributions.normal(*statistics(encoding, 0.5))
         what = draw("what", what_q)
         go_on = presence_q.probs > noise["presence"] if given is None else given["presence"]
         go_on = go_on.astype(jnp.float32)
@@ -243,7 +205,7 @@ def make(config: Config) -> Model:
         """z^background and its log q; with ``background_dim=0`` it is h^N itself (eq. 11)."""
         if not config.background_dim:
             return (h if given is None else given), jnp.zeros(())
-        q = distributions.normal(*_statistics(apply(params, "inference", "background_encoder", h), 0.5))
+        q = distributions.normal(*statistics(apply(params, "inference", "background_encoder", h), 0.5))
         sample = q.sample(seed=key) if given is None else given
         sample = sample if pathwise else jax.lax.stop_gradient(sample)
         return sample, distributions.log_prob(q, sample)
@@ -277,32 +239,25 @@ def make(config: Config) -> Model:
 
         glimpses, background = decode(params, drawn)
         mean = compose(glimpses, drawn["where"], background)
-        log_likelihood = distributions.log_prob(likelihood(mean), x)
+        log_likelihood = distributions.log_prob(scene.pixels(mean), x)
         outputs = {
             "mean": mean,
             "log_likelihood": log_likelihood,
             "presence_prob": scores["presence_prob"],
-            "boxes": boxes(drawn["where"]),
-            "extents": jax.vmap(lambda g, *at: spatial_transformer.extent(g, *at, (height, width)))(
-                glimpses, *geometry(drawn["where"])
-            ),
+            "boxes": scene.boxes(drawn["where"]),
+            "extents": scene.extents(glimpses, drawn["where"]),
         }
         return Trace(drawn, log_likelihood + log_prior(drawn, hparams), log_q, log_q_discrete, outputs)
-
-    def boxes(where: Array) -> Array:
-        """The boxes ``[N, 4]`` (y0, x0, y1, x1), in pixels, of the glimpses at z^where ``[N, 3]``."""
-        return jax.vmap(lambda w: spatial_transformer.box(*geometry(w), (height, width)))(where)
 
     def render(params, z: dict) -> dict:
         """Pictures of ``z``: ``mean [H, W, C]``, ``objects [N, H, W, C]``, ``background``, ``boxes [N, 4]``."""
         glimpses, background = decode(params, z)
-        place = jax.vmap(lambda g, s, t: spatial_transformer.place(g[None], s[None], t[None], (height, width)))
-        objects = place(glimpses, *geometry(z["where"]))
+        objects = scene.place_each(glimpses, z["where"])
         return {
             "mean": jnp.sum(objects, 0) + background,
             "objects": objects,
             "background": background,
-            "boxes": boxes(z["where"]),
+            "boxes": scene.boxes(z["where"]),
         }
 
     def generate(params, key: Array, hparams: dict) -> tuple[dict, Array]:
@@ -316,12 +271,12 @@ def make(config: Config) -> Model:
         count = jax.random.categorical(keys[0], log_p)
         z = {
             "presence": (jnp.arange(num_steps) < count).astype(jnp.float32),
-            "where": where_prior.sample(seed=keys[1], sample_shape=num_steps),
+            "where": scene.where_prior.sample(seed=keys[1], sample_shape=num_steps),
             "what": what_prior.sample(seed=keys[2], sample_shape=num_steps),
         }
         if has_background:
             z["background"] = background_prior.sample(seed=keys[3])
         glimpses, background = decode(params, z)
-        return z, likelihood(compose(glimpses, z["where"], background)).sample(seed=keys[4])
+        return z, scene.pixels(compose(glimpses, z["where"], background)).sample(seed=keys[4])
 
     return Model(init, trace, generate, render)

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jax import Array
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
 
 
 class Trace(NamedTuple):
@@ -23,3 +25,44 @@ class Model(NamedTuple):
     trace: Callable  # (params, key, x, hparams, *, z=None, pathwise=True) -> Trace
     generate: Callable  # (params, key, hparams) -> (z, x)
     render: Callable  # (params, z) -> dict of pictures: the image mean and its parts
+
+
+class Step(NamedTuple):
+    """One frame of a sequence and one particle."""
+
+    state: Any  # what the next frame needs of the past
+    z: Any
+    log_p: Array  # [] log p(x_t, z_t | the frames before)
+    log_q: Array  # [] log q(z_t | x_t, the frames before)
+    log_q_discrete: Array  # []
+    outputs: dict[str, Array]  # ``log_likelihood []`` among them
+
+
+class Sequential(NamedTuple):
+    """A model of sequences ``[T, H, W, C]``; its trace scans its steps, which FIVO and online use take one by one."""
+
+    model: Model
+    start: Callable  # (params) -> the state before the first frame
+    step: Callable  # (params, key, state, x_t, hparams, *, z=None, pathwise=True) -> Step
+    imagine: Callable  # (params, key, state, hparams) -> (state, z_t, mean [H, W, C]): a frame from the prior
+
+
+def unroll(start: Callable, step: Callable) -> Callable:
+    """The trace of whole sequences: z and outputs have an axis [T], but for the sum ``log_likelihood []``."""
+
+    def trace(params: dict, key: Array, x: Array, hparams: dict, *, z: Any = None, pathwise: bool = True) -> Trace:
+        def one(state: Any, inputs: tuple) -> tuple[Any, tuple]:
+            key, x, z = inputs
+            s = step(params, key, state, x, hparams, z=z, pathwise=pathwise)
+            return s.state, (s.z, (s.log_p, s.log_q, s.log_q_discrete), s.outputs)
+
+        _, (z, densities, outputs) = lax.scan(one, start(params), (frame_keys(key, x.shape[0]), x, z))
+        log_p, log_q, log_q_discrete = (jnp.sum(each) for each in densities)
+        return Trace(z, log_p, log_q, log_q_discrete, outputs | {"log_likelihood": jnp.sum(outputs["log_likelihood"])})
+
+    return trace
+
+
+def frame_keys(key: Array, num_frames: int) -> Array:
+    """Keys ``[T]``, of which the first ones are those of a shorter sequence."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_frames))

@@ -10,6 +10,50 @@ import jax.numpy as jnp
 from jax import Array
 
 
+class CNN(nn.Module):
+    """``[H, W, C] -> [H', W', features]``: 3x3 convolutions, each with an ELU; borders are padded."""
+
+    features: Sequence[int]
+    strides: Sequence[int]
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        for features, stride in zip(self.features, self.strides, strict=True):
+            x = nn.elu(nn.Conv(features, (3, 3), (stride, stride))(x))
+        return x
+
+    def output_shape(self, shape: Sequence[int]) -> tuple[int, int, int]:
+        height, width, _ = shape
+        for stride in self.strides:
+            height, width = -(-height // stride), -(-width // stride)
+        return height, width, self.features[-1]
+
+
+class SubpixelCNN(nn.Module):
+    """``[D] -> [H, W, C]``: two dense layers to a coarse map, then 3x3 convolutions, some of which enlarge it.
+
+    A layer of stride s computes s * s maps for each of its own and interleaves them; a last one makes the channels.
+    """
+
+    shape: Sequence[int]  # (H, W, C), multiples of the product of the strides
+    hidden: int
+    features: Sequence[int]
+    strides: Sequence[int]
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        height, width, channels = self.shape
+        for stride in self.strides:
+            height, width = height // stride, width // stride
+        x = nn.elu(nn.Dense(self.hidden)(x))
+        x = nn.elu(nn.Dense(height * width * self.features[0])(x)).reshape(height, width, self.features[0])
+        for features, stride in zip(self.features, self.strides, strict=True):
+            x = nn.elu(interleave(nn.Conv(features * stride**2, (3, 3))(x), stride))
+        return nn.Conv(
+            channels, (3, 3), kernel_init=nn.initializers.variance_scaling(0.1, "fan_in", "truncated_normal")
+        )(x)
+
+
 class Deconv(nn.Module):
     """``[D] -> [H, W, C]``: a coarse map of features, doubled in size until it covers ``shape``, then cropped."""
 

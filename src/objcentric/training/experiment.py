@@ -8,6 +8,13 @@ import optax
 from objcentric.data.loader import Data
 
 
+class Stage(NamedTuple):
+    """Part of a curriculum."""
+
+    first: int  # its first step; the first stage's is 0
+    batch: Callable  # batch -> what of it `Experiment.loss` gets
+
+
 class Experiment(NamedTuple):
     """One experiment, built from a config by its module's ``build(config)``; every function speaks of one seed.
 
@@ -23,3 +30,4 @@ class Experiment(NamedTuple):
     figures: Callable  # (params, split, key, what `evaluate` returned of them) -> {name: matplotlib Figure}
     headline: tuple[str, ...]  # the figures of `evaluate` that a reader looks at first
     signature: Callable | None  # (figures) -> how training failed, None if it succeeded; or None: nothing tells
+    stages: tuple[Stage, ...] = (Stage(0, lambda batch: batch),)  # in order; each is compiled once

@@ -1,9 +1,10 @@
 """The training loop: one command, from a config to a finished run's folder."""
 
+import bisect
 import math
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from objcentric.data.loader import Stream
 from objcentric.errors import UserError
 from objcentric.training import machine, parallel, workdir, writer
 from objcentric.training.checkpoint import Checkpoints
-from objcentric.training.experiment import Experiment
+from objcentric.training.experiment import Experiment, Stage
 from objcentric.training.machine import Progress
 from objcentric.training.step import TrainState, init_state, make_keys
 from objcentric.training.summary import summarize
@@ -89,7 +90,7 @@ def train(this: Run, state: TrainState, step: int) -> TrainState:
     checkpoints.
     """
     c, data, devices, clock = this.config.train, this.experiment.data, this.devices, this.clock
-    programs = {}  # by the number of steps that they do
+    programs = {}  # by their stage of the curriculum and the number of steps that they do
     pending = None  # the report of the latest call
     stop = False
 
@@ -111,13 +112,14 @@ def train(this: Run, state: TrainState, step: int) -> TrainState:
 
         while step < c.num_steps and not stop:
             # ---------------------------------------------------------------------- many steps on the device, one call
-            length = min(c.inner_steps, c.num_steps - step)
+            stage, end = _stage(this.experiment.stages, step, c.num_steps)
+            length = min(c.inner_steps, end - step)
             batches = parallel.stack_batches(streams, length, devices) if streamed else None
-            if length not in programs:
+            if (stage, length) not in programs:
                 with clock.paused():
-                    many_steps = parallel.make_train(this.experiment, length, c.batch_size, devices)
-                    programs[length] = many_steps.lower(state, resident, batches, numbers).compile()
-            state, metrics = programs[length](state, resident, batches, numbers)
+                    many_steps = parallel.make_train(_at(this.experiment, stage), length, c.batch_size, devices)
+                    programs[stage, length] = many_steps.lower(state, resident, batches, numbers).compile()
+            state, metrics = programs[stage, length](state, resident, batches, numbers)
             before, step = step, step + length
             log_due, validation_due, checkpoint_due = (
                 step == c.num_steps or step // every > before // every
@@ -199,6 +201,19 @@ def evaluate_seeds(this: Run, state: TrainState, split: dict[str, Any], *, final
         key = make_keys(seed).evaluate
         figures.append(this.experiment.evaluate(_params(this, state, i), split, key, final=final))
     return figures
+
+
+def _stage(stages: Sequence[Stage], step: int, num_steps: int) -> tuple[int, int]:
+    """The number of a step's stage, and the step after its last one."""
+    firsts = [stage.first for stage in stages]
+    number = bisect.bisect(firsts, step) - 1
+    return number, min([*firsts[number + 1 :], num_steps])
+
+
+def _at(experiment: Experiment, number: int) -> Experiment:
+    """The experiment in one stage of its curriculum."""
+    stage = experiment.stages[number]
+    return experiment._replace(loss=lambda params, batch, *rest: experiment.loss(params, stage.batch(batch), *rest))
 
 
 def _check(config: ConfigDict, mode: str) -> None:

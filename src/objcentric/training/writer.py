@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 from tensorboardX import SummaryWriter
+
+FRAME_MS = 250  # of an animation
 
 
 class Writer:
@@ -61,11 +64,16 @@ def write_json(path: Path, content: Any) -> None:
     _write(path, (json.dumps(to_json(content), indent=1) + "\n").encode())
 
 
-def write_figure(path: Path, figure: Figure) -> None:
-    """Replaces the PNG in one go."""
+def write_figure(path: Path, figure: Figure | np.ndarray) -> None:
+    """Replaces ``path`` in one go: a figure's PNG, or the GIF of frames uint8 ``[T, H, W, 3]``."""
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    figure.savefig(temporary, format="png")
+    temporary = path.with_name(path.name + ".tmp")
+    if isinstance(figure, np.ndarray):
+        path = path.with_suffix(".gif")
+        first, *rest = (Image.fromarray(frame) for frame in figure)
+        first.save(temporary, format="gif", save_all=True, append_images=rest, duration=FRAME_MS, loop=0)
+    else:
+        figure.savefig(temporary, format="png")
     os.replace(temporary, path)
 
 

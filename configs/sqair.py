@@ -1,0 +1,97 @@
+"""SQAIR on moving digits (thesis, section 5.4.1): discovers, tracks and imagines them.
+
+python launch.py --config=configs/sqair.py --workdir=runs/sqair
+python launch.py --config=configs/sqair.py:paper --workdir=runs/sqair_paper
+python launch.py --config=configs/sqair.py:conv --workdir=runs/sqair_conv
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+
+def get_config(variant: str = "fast") -> ConfigDict:
+    """``variant`` is 'fast', a recipe for two CPU cores, or the models and training of the paper: 'paper', 'conv'."""
+    if variant not in ("fast", "paper", "conv"):
+        raise ValueError(f"the variant {variant!r} is unknown: write :fast, :paper or :conv")
+    config = base.get_config()
+    config.experiment = "sqair"
+    config.data = data()
+    config.model = model()
+    config.curriculum = curriculum()
+    config.optimizer.learning_rate = 3e-4
+    config.train.update(num_steps=20_000, batch_size=16, eval_every=1_000, checkpoint_every=1_000)
+    config.evaluate.update(num_particles=1_000, particle_chunk=20, num_examples=200)
+    config.evaluate.given_frames = 3  # frames seen before the others are imagined
+    if variant != "fast":
+        config.model.hidden = 256 if variant == "paper" else 128
+        config.model.network = "mlp" if variant == "paper" else "conv"
+        config.model.discovery_prior = "learned"
+        config.optimizer.update(name="rmsprop", learning_rate=1e-5, decay="constant")
+        config.train.update(num_steps=2_000_000, batch_size=32, eval_every=10_000, checkpoint_every=10_000)
+        config.curriculum.steps = tuple(100_000 * i for i in range(1, 8))
+        config.data.update(num_train=60_000, num_test=10_000)
+    return config
+
+
+def model() -> ConfigDict:
+    c = ConfigDict()
+    c.num_objects = 3  # N, most objects in a frame
+    c.glimpse_size = (20, 20)  # height and width of a glimpse, pixels
+    c.what_dim = 50  # dimension of z^what
+    c.hidden = 128  # units of every layer and RNN
+    c.network = "mlp"  # 'mlp' or 'conv': encoders and glimpse decoder
+    c.encoder_features = (16, 32, 32, 64)  # 'conv': maps and strides of the layers that the encoders share
+    c.encoder_strides = (2, 2, 1, 1)
+    c.decoder_features = (32, 64, 64)  # 'conv': maps and factors of the sub-pixel decoder
+    c.decoder_strides = (1, 2, 2)
+    c.decoder_hidden = 256  # 'conv': units of the decoder's first layer
+    c.object_size = (18.0, 18.0)  # expected height and width of an object, pixels
+    c.scale_std = 0.3  # prior std of the logit of a new object's scale
+    c.likelihood = "gaussian"  # 'gaussian' (fixed std) or 'bernoulli'
+    c.output_std = 0.3  # std of the Gaussian likelihood
+    c.discovery_prior = "annealed"  # of the number of new objects: 'annealed', or 'learned' from that of the old ones
+    c.discovery_bias = 1.0  # initial logit of a new object under q in the first frame
+    c.rediscovery_bias = 0.0  # and in later frames
+    c.propagation_bias = 4.0  # initial logit of staying, under q
+    c.propagation_prior_bias = 4.0  # and under p
+    c.decoder_bias = -2.0  # initial logit of a decoded pixel; a bright start makes presence collapse
+    c.presence_prior = ConfigDict()  # 'annealed': success probability of the truncated geometric prior
+    c.presence_prior.start = 0.99
+    c.presence_prior.end = 1e-5
+    c.presence_prior.steps = 5_000
+    c.presence_margin = ConfigDict()  # probabilities of presence stay within (margin, 1 - margin)
+    c.presence_margin.start = 0.1
+    c.presence_margin.end = 1e-3
+    c.presence_margin.steps = 3_000
+    return c
+
+
+def curriculum() -> ConfigDict:
+    c = ConfigDict()
+    c.first_frames = 3  # length of the sequences at first
+    c.steps = (8_000, 12_000)  # at which they become longer, in equal parts; the last one brings all frames
+    return c
+
+
+def data() -> ConfigDict:
+    c = ConfigDict()
+    c.name = "moving_digits"
+    c.source = "embedded"  # digits: 'embedded' (scikit-learn's 8x8), 'mnist', or a folder of PNGs, an .npz, an .npy
+    c.path = ""  # source='mnist': folder of the four idx files ('': as in base.py)
+    c.cache_dir = ""  # prepared TFDS data; '' means $OBJCENTRIC_CACHE, else ~/.cache/objcentric
+    c.canvas = (50, 50)  # height and width of a frame, pixels
+    c.num_frames = 10  # T, length of a sequence
+    c.num_objects = (0, 2)  # fewest and most digits in a sequence; uniform in between
+    c.object_size = (18, 18)  # smallest and largest side of a digit, pixels; uniform in between
+    c.motion = "paper"  # 'paper': accelerated, digits leave to the right and below, and come back; 'bounce': constant
+    # velocity, reflected inside the canvas
+    c.speed = 10.0  # initial velocity is uniform in +-speed px/frame along each axis, and stays there
+    c.acceleration = 3.0  # motion='paper': uniform in +-acceleration px/frame^2 along each axis
+    c.appear = "always"  # 'always': a digit is there in all frames; 'any_time': between two random ones (appendix 5.F)
+    c.num_train = 20_000  # sequences made of the training digits (the paper: 60,000)
+    c.num_valid = 1_000  # sequences made of the validation digits
+    c.num_test = 2_000  # sequences made of the test digits (the paper: 10,000)
+    c.seed = 0  # of digit split and sequences; independent of config.seeds
+    c.device_bytes = 1 << 30  # training sets up to this size live on the device; larger ones are streamed
+    return c

@@ -1,0 +1,260 @@
+"""SQAIR on sequences: discovers, tracks and imagines moving objects without labels (thesis, chapter 5)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from ml_collections import ConfigDict
+
+from experiments.air import check_evaluate, in_batches
+from objcentric import objectives, plots_sequences
+from objcentric.data import loader
+from objcentric.errors import UserError
+from objcentric.metrics import boxes as box_metrics
+from objcentric.metrics import counting, tracking
+from objcentric.models import sqair
+from objcentric.plots_sequences import Strip
+from objcentric.training import schedules, targets
+from objcentric.training.experiment import Experiment, Stage
+
+SCHEDULED = {"presence_prior": 1.0, "presence_margin": 0.4}  # fields of config.model that follow the step; at most
+
+
+def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
+    """The experiment that ``config`` (configs/sqair.py) describes; ``data`` takes the place of config.data's."""
+    data = loader.load(config.data) if data is None else data
+    check(config, data)
+    num_frames = data.test["image"].shape[1]
+    model_fields = model_config(config, data.test["image"].shape[2:], num_frames)
+    sequential, scene = sqair.make(model_fields), model_fields.scene
+    model = sequential.model
+    scheduled = {name: schedules.geometric(**config.model[name]) for name in SCHEDULED}
+    objective = targets.make(model, config.objective)
+    counted = "count" in data.test
+
+    def init(key: Array) -> tuple[dict, Any]:
+        model_key, objective_key = jax.random.split(key)
+        baseline, aux = objective.init(objective_key, data.test["image"][0])
+        return model.init(model_key) | {"baseline": baseline}, aux
+
+    def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
+        hparams = {name: schedule(step) for name, schedule in scheduled.items()}
+        x = pixels(batch["image"])
+        loss, (bound, traces, aux) = objective.loss(params, x, keys, hparams, aux)
+        frames = x.shape[1]  # the paper, too, divides by the number of frames
+        metrics = {
+            "bound": jnp.mean(bound) / frames,
+            "log_likelihood": jnp.mean(traces.outputs["log_likelihood"]) / frames,
+            "count": jnp.mean(jnp.sum(traces.outputs["objects"].presence, -1)),
+            "discovered": jnp.mean(jnp.sum(traces.z.discovered.presence, (-2, -1))),
+        } | hparams
+        return loss / frames, (metrics, aux)
+
+    annealed = {name: jnp.float32(config.model[name].end) for name in SCHEDULED}
+
+    @jax.jit
+    def look(params: dict, image: Array, keys: Array) -> dict:
+        x = pixels(image)
+        trace = jax.vmap(model.trace, (None, 0, 0, None))(params, keys, x, annealed)
+        log_likelihood = trace.outputs["log_likelihood"]
+        return {
+            "elbo": trace.log_p - trace.log_q,
+            "log_likelihood": log_likelihood,
+            "kl": trace.log_q - (trace.log_p - log_likelihood),
+            "mean": trace.outputs["mean"],
+            "found": trace.outputs["objects"].presence,
+            "discovered": jnp.sum(trace.z.discovered.presence, -1),
+            "identity": trace.outputs["identity"],
+            "boxes": trace.outputs["boxes"],
+            "extents": trace.outputs["extents"],
+        }
+
+    @jax.jit
+    def bound(params: dict, image: Array, keys: Array) -> dict:
+        """IWAE bound of each sequence, ``particle_chunk`` particles at a time."""
+        x, chunk = pixels(image), config.evaluate.particle_chunk
+
+        def chunk_bound(i: Array) -> Array:
+            folded = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+            traces = targets.trace_particles(model, params, folded, x, annealed, chunk)
+            return objectives.log_mean_exp(traces.log_p - traces.log_q)
+
+        chunks = jax.lax.map(chunk_bound, jnp.arange(config.evaluate.num_particles // chunk))
+        return {"iwae": objectives.log_mean_exp(chunks.T)}
+
+    @jax.jit
+    def foresee(params: dict, image: Array, keys: Array) -> dict:
+        """Frames ``[B, T, ...]``: the first ones as q sees them, the others as the prior imagines them."""
+        given = config.evaluate.given_frames
+
+        def see(state: sqair.State, inputs: tuple) -> tuple[sqair.State, dict]:
+            step = sequential.step(params, inputs[0], state, inputs[1], annealed)
+            return step.state, drawn(step.state, step.outputs["mean"])
+
+        def imagine(state: sqair.State, key: Array) -> tuple[sqair.State, dict]:
+            state, _, mean = sequential.imagine(params, key, state, annealed)
+            return state, drawn(state, mean)
+
+        def one(key: Array, x: Array) -> dict:
+            keys = jax.random.split(key, num_frames)
+            state, seen = jax.lax.scan(see, sequential.start(params), (keys[:given], x[:given]))
+            _, imagined = jax.lax.scan(imagine, state, keys[given:])
+            return jax.tree.map(lambda *frames: jnp.concatenate(frames), seen, imagined)
+
+        return jax.vmap(one)(keys, pixels(image))
+
+    @jax.jit
+    def dream(params: dict, keys: Array) -> dict:
+        """Sequences ``[B, T, ...]`` from the prior, but that any number of objects is as likely in the first frame."""
+
+        def imagine(state: sqair.State, key: Array) -> tuple[sqair.State, dict]:
+            # New objects come in the first frame alone, so that one sees how they move.
+            prior = jnp.where(state.first > 0, 1.0, annealed["presence_prior"])
+            state, _, mean = sequential.imagine(params, key, state, annealed | {"presence_prior": prior})
+            return state, drawn(state, mean)
+
+        def one(key: Array) -> dict:
+            return jax.lax.scan(imagine, sequential.start(params), jax.random.split(key, num_frames))[1]
+
+        return jax.vmap(one)(keys)
+
+    def drawn(state: sqair.State, mean: Array) -> dict:
+        boxes = scene.boxes(state.objects.where)
+        return {"mean": mean, "boxes": boxes, "presence": state.objects.presence, "identity": state.identity}
+
+    def evaluate(params: dict, split: dict, key: Array, *, final: bool) -> dict[str, Any]:
+        """Figures on a split: densities in nats per sequence, counting, boxes and identities where it is annotated.
+
+        ``count_accuracy`` is over all frames, ``count_accuracy_t`` of each; ``discovered_t`` the new objects of each.
+        ``final`` adds the IWAE bound, tracking and what is imagined.
+        """
+        look_key, bound_key, imagine_key = jax.random.split(key, 3)
+        size = config.evaluate.batch_size
+        seen = in_batches(look, params, split["image"], look_key, size)
+        figures = {name: float(np.mean(seen[name])) for name in ("elbo", "log_likelihood", "kl")}
+        figures["discovered_t"] = np.mean(seen["discovered"], 0).tolist()
+        if counted:
+            right = seen["found"].sum(-1) == split["count"]
+            figures["count_accuracy"] = float(np.mean(right))
+            figures["count_accuracy_t"] = np.mean(right, 0).tolist()
+            figures["sequence_accuracy"] = float(np.mean(right.all(1)))
+        if "boxes" in split:
+            there = (split["presence"] > 0) & (split["visibility"] > 0)
+            arguments = (merged(seen["extents"]), merged(seen["found"]) > 0, merged(split["boxes"]), merged(there))
+            figures["mean_iou"] = box_metrics.mean_iou(*arguments)
+            if final:
+                figures |= tracking.evaluate(
+                    seen["extents"], seen["found"] > 0, seen["identity"], split["boxes"], there
+                )
+        if final:
+            few = split["image"][: config.evaluate.num_examples]
+            values = in_batches(bound, params, few, bound_key, size)
+            figures[f"iwae_{config.evaluate.num_particles}"] = float(np.mean(values["iwae"]))
+            given = config.evaluate.given_frames
+            imagined = in_batches(foresee, params, few, imagine_key, size)["mean"][:, given:]
+            future, last = few[:, given:] / 255, few[:, given - 1 : given] / 255
+            figures["imagined_error"] = float(np.mean(np.square(imagined - future)))
+            figures["copied_error"] = float(np.mean(np.square(last - future)))
+        return figures
+
+    def figures(params: dict, split: dict, key: Array, evaluated: dict) -> dict[str, Any]:
+        """Filmstrips and animations: what is seen, what is imagined after the given frames, and what is dreamt."""
+        look_key, imagine_key, dream_key = jax.random.split(key, 3)
+        few, size = split["image"][: config.evaluate.num_pictures], config.evaluate.batch_size
+        seen = in_batches(look, params, few, look_key, size)
+        imagined = in_batches(foresee, params, few, imagine_key, size)
+        dreamt = jax.device_get(dream(params, jax.random.split(dream_key, len(few))))
+        given = config.evaluate.given_frames
+        names = [f"given {t + 1}" if t < given else f"imagined {t + 1}" for t in range(num_frames)]
+        inputs = Strip("input", few)
+        tracked = [inputs, Strip("SQAIR", *(seen[name] for name in ("mean", "boxes", "found", "identity")))]
+        future = [inputs, strip("SQAIR", imagined)]
+        return {
+            "tracking": plots_sequences.filmstrips(tracked),
+            "tracking_film": plots_sequences.animation(tracked),
+            "imagined": plots_sequences.filmstrips(future, frame_names=names),
+            "imagined_film": plots_sequences.animation(future),
+            "samples": plots_sequences.filmstrips([strip("prior", dreamt)]),
+            "samples_film": plots_sequences.animation([strip("prior", dreamt)]),
+        }
+
+    def signature(figures: dict) -> str | None:
+        return failure(figures["count_accuracy"], figures["discovered_t"], float(np.mean(data.test["count"])))
+
+    return Experiment(
+        data=data,
+        optimizer=schedules.make_optimizer(config.optimizer, config.train.num_steps),
+        init=init,
+        loss=loss,
+        evaluate=evaluate,
+        figures=figures,
+        headline=(*(["count_accuracy"] if counted else ["elbo"]), *(["mean_iou"] if "boxes" in data.test else [])),
+        signature=signature if counted else None,
+        stages=curriculum(config, num_frames),
+    )
+
+
+def curriculum(config: ConfigDict, num_frames: int) -> tuple[Stage, ...]:
+    """Sequences of ``first_frames`` frames, and from each step of ``steps`` on longer ones, in the end whole ones."""
+    c = config.curriculum
+    frames = np.linspace(c.first_frames, num_frames, len(c.steps) + 1).round().astype(int)
+    return tuple(
+        Stage(first, lambda batch, frames=frames: {"image": batch["image"][:, :frames]})
+        for first, frames in zip((0, *c.steps), frames.tolist(), strict=True)
+    )
+
+
+def failure(count_accuracy: float, discovered_t: list[float], objects: float) -> str | None:
+    """The failures of appendix 5.G, by their signature; None for a success."""
+    later = sum(discovered_t[1:])
+    if later > 0.5 * objects and len(discovered_t) > 1:
+        if discovered_t[1] > 0.8 * later:
+            return "objects are discovered again in the second frame"
+        return "objects are discovered again and again"
+    if count_accuracy >= counting.SUCCESS:
+        return None
+    return "miscounted, for an unknown reason" if sum(discovered_t) > 0.1 * objects else "always none"
+
+
+def strip(name: str, frames: dict) -> Strip:
+    return Strip(name, *(frames[field] for field in ("mean", "boxes", "presence", "identity")))
+
+
+def model_config(config: ConfigDict, canvas: tuple[int, int, int], num_frames: int) -> sqair.Config:
+    """The model's typed config; canvas and length come from the data."""
+    fields = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in config.model.items()}
+    fields = {name: value for name, value in fields.items() if name not in SCHEDULED}
+    return sqair.Config(canvas=tuple(canvas), num_frames=num_frames, **fields)
+
+
+def check(config: ConfigDict, data: loader.Data) -> None:
+    """UserError where parts of the config, or config and data, disagree."""
+    counts = [split["count"] for split in data if isinstance(split, dict) and "count" in split]
+    most = max((int(count.max()) for count in counts), default=0)
+    if most > config.model.num_objects:
+        raise UserError(
+            f"frames hold up to {most} objects, model.num_objects={config.model.num_objects}: set it higher"
+        )
+    num_frames, c = data.test["image"].shape[1], config.curriculum
+    if not 1 <= c.first_frames <= num_frames:
+        raise UserError(f"curriculum.first_frames={c.first_frames}: use 1 to {num_frames}, the frames of a sequence")
+    if list(c.steps) != sorted(set(c.steps)) or min(c.steps, default=1) < 1:
+        raise UserError(f"curriculum.steps={tuple(c.steps)}: use ascending steps, the first above 0")
+    if not 1 <= config.evaluate.given_frames < num_frames:
+        raise UserError(f"evaluate.given_frames={config.evaluate.given_frames}: use 1 to {num_frames - 1}")
+    check_evaluate(config.evaluate)
+    for name, largest in SCHEDULED.items():
+        start, end, steps = (config.model[name][field] for field in ("start", "end", "steps"))
+        if not (0 < start <= largest and 0 < end <= largest and steps >= 0):
+            raise UserError(f"model.{name}: start={start} and end={end} must lie in (0, {largest}], steps={steps} >= 0")
+
+
+def pixels(image: Array) -> Array:
+    return image.astype(jnp.float32) / 255
+
+
+def merged(array: np.ndarray) -> np.ndarray:
+    """``[M, T, ...] -> [M T, ...]``."""
+    return np.reshape(array, (-1, *np.shape(array)[2:]))
