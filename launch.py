@@ -51,10 +51,11 @@ def main(_) -> None:
     import jax
 
     from objcentric.errors import UserError
-    from objcentric.training import loop, study
+    from objcentric.training import loop, machine, study
 
     logging.set_verbosity(logging.WARNING)  # libraries tell of every step they take
     try:
+        machine.divide_cpu(_CONFIG.value.get("train", {}).get("cpu_devices", 0))  # before any module computes
         experiment = importlib.import_module(f"experiments.{_CONFIG.value.experiment}")
         if hasattr(experiment, "build"):
             loop.run(_CONFIG.value, _WORKDIR.value, experiment.build, mode=_MODE.value)

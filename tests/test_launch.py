@@ -186,6 +186,11 @@ def test_a_batch_that_devices_do_not_divide(run):
     assert line.startswith("objcentric: train.batch_size=30 does not divide among 4 devices: use a multiple of 4")
 
 
+def test_a_cpu_of_less_than_no_devices(run):
+    (line,) = run(config_of(train__cpu_devices=-1))
+    assert line == "objcentric: train.cpu_devices=-1: use 0, to leave the CPU whole, or more"
+
+
 def test_an_unknown_mode(run):
     (line,) = run(config_of(), mode="test")
     assert "mode 'test' is unknown" in line

@@ -1,5 +1,8 @@
 """Where compiled programs are kept, and what is said of a run's machine and command."""
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +24,15 @@ def test_compiled_programs_are_kept_where_the_data_are(tmp_path, monkeypatch, va
     assert set_to == {"jax_compilation_cache_dir": str(folder)}
     assert cache.folder() == tmp_path / root
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+@pytest.mark.parametrize("flags, number", [("", 3), ("--xla_force_host_platform_device_count=2", 2)])
+def test_a_cpu_of_several_devices(flags, number):
+    code = "from objcentric.training import machine; machine.divide_cpu(3); print(len(machine.jax.devices()))"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True).stdout == (
+        f"{number}\n"
+    )
 
 
 @pytest.mark.parametrize("mode", [["--mode=evaluate"], ["--mode", "evaluate"], ["-mode", "evaluate"], []])

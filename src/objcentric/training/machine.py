@@ -20,6 +20,7 @@ import jax
 from tqdm import tqdm
 
 from objcentric.data import cache
+from objcentric.errors import UserError
 
 
 def describe() -> str:
@@ -27,6 +28,14 @@ def describe() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     devices = jax.devices()
     return f"{cores} cores of {_processor()}, {len(devices)} x {devices[0].device_kind}, jax {jax.__version__}"
+
+
+def divide_cpu(num_devices: int) -> None:
+    """Makes the CPU that many devices, unless it is 0 or XLA_FLAGS says otherwise; before anything is computed."""
+    if num_devices < 0:
+        raise UserError(f"train.cpu_devices={num_devices}: use 0, to leave the CPU whole, or more")
+    if num_devices and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", num_devices)
 
 
 def peak_memory() -> dict[str, float]:
