@@ -71,9 +71,10 @@ def objective() -> ConfigDict:
     c = ConfigDict()
     c.name = "vimco"  # 'elbo', 'iwae', 'miwae', 'ciwae', 'piwae' (pathwise only); 'reinforce', 'rloo', 'nvil', 'vimco',
     # 'vimco_arithmetic'; 'ww', 'ws', 'delta_ww' (wake-sleep; dreams are of the prior as it is at the step);
-    # 'stl', 'dreg', 'rws_dreg' (for models whose latents all are continuous)
+    # 'stl', 'dreg', 'rws_dreg' (for models whose latents all are continuous); 'fivo' (for models of sequences)
     c.num_particles = 5  # K
-    c.num_groups = 1  # M, 'miwae' and 'piwae': groups of K / M particles
+    c.num_groups = 1  # M, 'miwae' and 'piwae': groups of K / M particles; 'fivo': filters, at least 2 if latents are
+    # discrete, for each is the baseline of the others
     c.beta = 0.5  # 'ciwae': weight of the ELBO, in [0, 1]
     c.delta = 0.2  # 'delta_ww': share of the defensive component in its proposal, in [0, 1)
     c.decay = 0.9  # moving averages of NVIL and REINFORCE's baseline
@@ -97,6 +98,7 @@ def train() -> ConfigDict:
     c.num_steps = 2_500
     c.batch_size = 32  # examples per step over all devices
     c.num_devices = 0  # 0: all there are; must divide batch_size
+    c.cpu_devices = 0  # devices that a CPU is divided into, so that models of many small operations use all its cores
     c.inner_steps = 100  # steps per dispatch (one lax.scan); logs, checkpoints and evaluations fall on multiples
     c.log_every = 100
     c.eval_every = 500  # on the validation split

@@ -19,14 +19,17 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config.data = data()
     config.model = model()
     config.curriculum = curriculum()
-    config.optimizer.learning_rate = 3e-4
-    config.train.update(num_steps=20_000, batch_size=16, eval_every=1_000, checkpoint_every=1_000)
+    config.train.update(num_steps=6_500, batch_size=16, eval_every=500, checkpoint_every=500)
+    config.train.cpu_devices = 2
     config.evaluate.update(num_particles=1_000, particle_chunk=20, num_examples=200)
     config.evaluate.given_frames = 3  # frames seen before the others are imagined
+    config.evaluate.addition_steps = 10_000  # training of the classifier of sums (the paper: 1e7); 0: leave it out
+    config.evaluate.addition_examples = 5_000  # training sequences whose latents it learns from, at most
     if variant != "fast":
         config.model.hidden = 256 if variant == "paper" else 128
         config.model.network = "mlp" if variant == "paper" else "conv"
         config.model.discovery_prior = "learned"
+        config.model.reach = 1.0
         config.optimizer.update(name="rmsprop", learning_rate=1e-5, decay="constant")
         config.train.update(num_steps=2_000_000, batch_size=32, eval_every=10_000, checkpoint_every=10_000)
         config.curriculum.steps = tuple(100_000 * i for i in range(1, 8))
@@ -50,7 +53,11 @@ def model() -> ConfigDict:
     c.scale_std = 0.3  # prior std of the logit of a new object's scale
     c.likelihood = "gaussian"  # 'gaussian' (fixed std) or 'bernoulli'
     c.output_std = 0.3  # std of the Gaussian likelihood
+    c.reach = 1.5  # largest shift of a glimpse's centre, the canvas' sides being at +-1 (the paper: 1); above 1 objects
+    # that leave keep their look and their path out of view, and come back as themselves
     c.discovery_prior = "annealed"  # of the number of new objects: 'annealed', or 'learned' from that of the old ones
+    c.rediscovery_factor = 1e-4  # 'annealed': of presence_prior after the first frame: what is seen late was there before
+    # (about that of the authors' release; where new objects come at any time, use 1)
     c.discovery_bias = 1.0  # initial logit of a new object under q in the first frame
     c.rediscovery_bias = 0.0  # and in later frames
     c.propagation_bias = 4.0  # initial logit of staying, under q
@@ -59,18 +66,18 @@ def model() -> ConfigDict:
     c.presence_prior = ConfigDict()  # 'annealed': success probability of the truncated geometric prior
     c.presence_prior.start = 0.99
     c.presence_prior.end = 1e-5
-    c.presence_prior.steps = 5_000
+    c.presence_prior.steps = 2_000
     c.presence_margin = ConfigDict()  # probabilities of presence stay within (margin, 1 - margin)
     c.presence_margin.start = 0.1
-    c.presence_margin.end = 1e-3
-    c.presence_margin.steps = 3_000
+    c.presence_margin.end = 1e-4
+    c.presence_margin.steps = 2_000
     return c
 
 
 def curriculum() -> ConfigDict:
     c = ConfigDict()
     c.first_frames = 3  # length of the sequences at first
-    c.steps = (8_000, 12_000)  # at which they become longer, in equal parts; the last one brings all frames
+    c.steps = (3_000, 4_000)  # at which they become longer, in equal parts; the last one brings all frames
     return c
 
 

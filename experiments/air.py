@@ -25,7 +25,7 @@ CONTINUOUS = ("stl", "dreg", "rws_dreg")  # objectives for models whose latents 
 
 def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     """The experiment that ``config`` (configs/base.py) describes; ``data`` takes the place of config.data's."""
-    data = loader.load(config.data) if data is None else data
+    data, num_frames = apart(loader.load(config.data) if data is None else data)
     check(config, data)
     model = air.make(model_config(config, data.test["image"].shape[1:]))
     scheduled = {name: schedules.geometric(**config.model[name]) for name in SCHEDULED}
@@ -96,13 +96,15 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     def evaluate(params: dict, split: dict, key: Array, *, final: bool) -> dict[str, Any]:
         """Figures on a split: densities in nats per image, counting and boxes where the split is annotated.
 
+        Densities of the frames of sequences are in nats per sequence, as the models of sequences have them; counting is
+        of the objects that are there, in view or not, and boxes are of those that are in view, of all frames.
         ``mean_iou`` and the precisions are of the tight boxes of the drawn objects, ``glimpse_iou`` of their glimpses.
         Scheduled values are those at the end of their schedule. ``final`` adds the IWAE bound of the first
-        ``evaluate.num_examples`` images.
+        ``evaluate.num_examples`` images, or sequences.
         """
         look_key, bound_key = jax.random.split(key)
         seen = in_batches(look, params, split["image"], look_key, config.evaluate.batch_size)
-        figures = {name: float(np.mean(seen[name])) for name in ("elbo", "log_likelihood", "kl")}
+        figures = {name: num_frames * float(np.mean(seen[name])) for name in ("elbo", "log_likelihood", "kl")}
         if counted:
             classes = max(config.model.num_steps, int(split["count"].max())) + 1
             matrix = counting.confusion_matrix(seen["count"], split["count"], classes)
@@ -110,16 +112,17 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             figures["confusion"] = np.asarray(matrix).tolist()
         if "boxes" in split:
             found = np.arange(config.model.num_steps) < seen["count"][:, None]
-            true = np.arange(split["boxes"].shape[1]) < split["count"][:, None]
+            there = np.arange(split["boxes"].shape[1]) < split["count"][:, None]
+            true = split["visibility"] > 0 if "visibility" in split else there
             figures["glimpse_iou"] = box_metrics.mean_iou(seen["boxes"], found, split["boxes"], true)
             figures["mean_iou"] = box_metrics.mean_iou(seen["extents"], found, split["boxes"], true)
             arguments = (seen["extents"], seen["scores"], found, split["boxes"], true)
             figures["average_precision"] = box_metrics.average_precision(*arguments)
             figures["mean_average_precision"] = box_metrics.mean_average_precision(*arguments)
         if final:
-            few = split["image"][: config.evaluate.num_examples]
+            few = split["image"][: num_frames * config.evaluate.num_examples]
             values = in_batches(bound, params, few, bound_key, config.evaluate.batch_size)
-            figures[f"iwae_{config.evaluate.num_particles}"] = float(np.mean(values["iwae"]))
+            figures[f"iwae_{config.evaluate.num_particles}"] = num_frames * float(np.mean(values["iwae"]))
         return figures
 
     @jax.jit
@@ -174,6 +177,12 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         headline=(*(["count_accuracy"] if counted else ["elbo"]), *(["mean_iou"] if "boxes" in data.test else [])),
         signature=signature if counted else None,
     )
+
+
+def apart(data: loader.Data) -> tuple[loader.Data, int]:
+    """Data whose images are single ones, and how many make up a sequence: the frames of sequences one by one, or 1."""
+    shape = data.test["image"].shape
+    return (data, 1) if len(shape) == 4 else (loader.Data(*(loader.frames(split) for split in data)), shape[1])
 
 
 def in_order(generate: Callable) -> Callable:

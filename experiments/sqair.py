@@ -8,8 +8,8 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from experiments.air import check_evaluate, in_batches
-from objcentric import objectives, plots_sequences
+from experiments import addition, sequences
+from experiments.air import in_batches
 from objcentric.data import loader
 from objcentric.errors import UserError
 from objcentric.metrics import boxes as box_metrics
@@ -31,7 +31,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     sequential, scene = sqair.make(model_fields), model_fields.scene
     model = sequential.model
     scheduled = {name: schedules.geometric(**config.model[name]) for name in SCHEDULED}
-    objective = targets.make(model, config.objective)
+    objective = targets.make(model, config.objective, sequential=sequential)
     counted = "count" in data.test
 
     def init(key: Array) -> tuple[dict, Any]:
@@ -41,7 +41,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
     def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
         hparams = {name: schedule(step) for name, schedule in scheduled.items()}
-        x = pixels(batch["image"])
+        x = sequences.pixels(batch["image"])
         loss, (bound, traces, aux) = objective.loss(params, x, keys, hparams, aux)
         frames = x.shape[1]  # the paper, too, divides by the number of frames
         metrics = {
@@ -56,13 +56,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
     @jax.jit
     def look(params: dict, image: Array, keys: Array) -> dict:
-        x = pixels(image)
-        trace = jax.vmap(model.trace, (None, 0, 0, None))(params, keys, x, annealed)
-        log_likelihood = trace.outputs["log_likelihood"]
-        return {
-            "elbo": trace.log_p - trace.log_q,
-            "log_likelihood": log_likelihood,
-            "kl": trace.log_q - (trace.log_p - log_likelihood),
+        trace = jax.vmap(model.trace, (None, 0, 0, None))(params, keys, sequences.pixels(image), annealed)
+        return sequences.densities(trace) | {
             "mean": trace.outputs["mean"],
             "found": trace.outputs["objects"].presence,
             "discovered": jnp.sum(trace.z.discovered.presence, -1),
@@ -72,69 +67,39 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         }
 
     @jax.jit
-    def bound(params: dict, image: Array, keys: Array) -> dict:
-        """IWAE bound of each sequence, ``particle_chunk`` particles at a time."""
-        x, chunk = pixels(image), config.evaluate.particle_chunk
-
-        def chunk_bound(i: Array) -> Array:
-            folded = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-            traces = targets.trace_particles(model, params, folded, x, annealed, chunk)
-            return objectives.log_mean_exp(traces.log_p - traces.log_q)
-
-        chunks = jax.lax.map(chunk_bound, jnp.arange(config.evaluate.num_particles // chunk))
-        return {"iwae": objectives.log_mean_exp(chunks.T)}
-
-    @jax.jit
-    def foresee(params: dict, image: Array, keys: Array) -> dict:
-        """Frames ``[B, T, ...]``: the first ones as q sees them, the others as the prior imagines them."""
-        given = config.evaluate.given_frames
-
-        def see(state: sqair.State, inputs: tuple) -> tuple[sqair.State, dict]:
-            step = sequential.step(params, inputs[0], state, inputs[1], annealed)
-            return step.state, drawn(step.state, step.outputs["mean"])
-
-        def imagine(state: sqair.State, key: Array) -> tuple[sqair.State, dict]:
-            state, _, mean = sequential.imagine(params, key, state, annealed)
-            return state, drawn(state, mean)
-
-        def one(key: Array, x: Array) -> dict:
-            keys = jax.random.split(key, num_frames)
-            state, seen = jax.lax.scan(see, sequential.start(params), (keys[:given], x[:given]))
-            _, imagined = jax.lax.scan(imagine, state, keys[given:])
-            return jax.tree.map(lambda *frames: jnp.concatenate(frames), seen, imagined)
-
-        return jax.vmap(one)(keys, pixels(image))
-
-    @jax.jit
-    def dream(params: dict, keys: Array) -> dict:
-        """Sequences ``[B, T, ...]`` from the prior, but that any number of objects is as likely in the first frame."""
-
-        def imagine(state: sqair.State, key: Array) -> tuple[sqair.State, dict]:
-            # New objects come in the first frame alone, so that one sees how they move.
-            prior = jnp.where(state.first > 0, 1.0, annealed["presence_prior"])
-            state, _, mean = sequential.imagine(params, key, state, annealed | {"presence_prior": prior})
-            return state, drawn(state, mean)
-
-        def one(key: Array) -> dict:
-            return jax.lax.scan(imagine, sequential.start(params), jax.random.split(key, num_frames))[1]
-
-        return jax.vmap(one)(keys)
+    def encode(params: dict, image: Array, keys: Array) -> Array:
+        """z^what of all slots ``[B, T, N what_dim]``, 0 where there is no object."""
+        trace = jax.vmap(model.trace, (None, 0, 0, None))(params, keys, sequences.pixels(image), annealed)
+        objects = trace.outputs["objects"]
+        return (objects.what * objects.presence[..., None]).reshape(*image.shape[:2], -1)
 
     def drawn(state: sqair.State, mean: Array) -> dict:
         boxes = scene.boxes(state.objects.where)
         return {"mean": mean, "boxes": boxes, "presence": state.objects.presence, "identity": state.identity}
 
+    def dreamt(state: sqair.State) -> dict:
+        """Any number of objects is as likely in the first frame; none come later, so that one sees how they move."""
+        return annealed | {"presence_prior": jnp.where(state.first > 0, 1.0, annealed["presence_prior"])}
+
+    given = config.evaluate.given_frames
+    bound = sequences.bound(model, config.evaluate, annealed)
+    foresee = sequences.foresee(sequential, annealed, given, drawn)
+    dream = sequences.dream(sequential, dreamt, num_frames, drawn)
+
     def evaluate(params: dict, split: dict, key: Array, *, final: bool) -> dict[str, Any]:
         """Figures on a split: densities in nats per sequence, counting, boxes and identities where it is annotated.
 
         ``count_accuracy`` is over all frames, ``count_accuracy_t`` of each; ``discovered_t`` the new objects of each.
-        ``final`` adds the IWAE bound, tracking and what is imagined.
+        ``rediscovered`` is the number of new objects of a sequence after its first frame. ``final`` adds the IWAE
+        bound, tracking (with the extra ``tracking``), the errors of imagined frames and, unless
+        config.evaluate.addition_steps is 0, how well a classifier adds the digits of a frame from its latents.
         """
-        look_key, bound_key, imagine_key = jax.random.split(key, 3)
+        look_key, bound_key, imagine_key, addition_key = jax.random.split(key, 4)
         size = config.evaluate.batch_size
         seen = in_batches(look, params, split["image"], look_key, size)
         figures = {name: float(np.mean(seen[name])) for name in ("elbo", "log_likelihood", "kl")}
         figures["discovered_t"] = np.mean(seen["discovered"], 0).tolist()
+        figures["rediscovered"] = sum(figures["discovered_t"][1:])
         if counted:
             right = seen["found"].sum(-1) == split["count"]
             figures["count_accuracy"] = float(np.mean(right))
@@ -144,7 +109,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             there = (split["presence"] > 0) & (split["visibility"] > 0)
             arguments = (merged(seen["extents"]), merged(seen["found"]) > 0, merged(split["boxes"]), merged(there))
             figures["mean_iou"] = box_metrics.mean_iou(*arguments)
-            if final:
+            if final and tracking.available():
                 figures |= tracking.evaluate(
                     seen["extents"], seen["found"] > 0, seen["identity"], split["boxes"], there
                 )
@@ -152,11 +117,12 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             few = split["image"][: config.evaluate.num_examples]
             values = in_batches(bound, params, few, bound_key, size)
             figures[f"iwae_{config.evaluate.num_particles}"] = float(np.mean(values["iwae"]))
-            given = config.evaluate.given_frames
-            imagined = in_batches(foresee, params, few, imagine_key, size)["mean"][:, given:]
-            future, last = few[:, given:] / 255, few[:, given - 1 : given] / 255
-            figures["imagined_error"] = float(np.mean(np.square(imagined - future)))
-            figures["copied_error"] = float(np.mean(np.square(last - future)))
+            imagined = in_batches(foresee, params, few, imagine_key, size)["mean"]
+            figures |= sequences.prediction_errors(imagined, few, given)
+        if final and config.evaluate.addition_steps:
+            figures["addition_accuracy"] = addition.evaluate(
+                encode, params, data.train, split, addition_key, config.evaluate
+            )
         return figures
 
     def figures(params: dict, split: dict, key: Array, evaluated: dict) -> dict[str, Any]:
@@ -165,19 +131,14 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         few, size = split["image"][: config.evaluate.num_pictures], config.evaluate.batch_size
         seen = in_batches(look, params, few, look_key, size)
         imagined = in_batches(foresee, params, few, imagine_key, size)
-        dreamt = jax.device_get(dream(params, jax.random.split(dream_key, len(few))))
-        given = config.evaluate.given_frames
-        names = [f"given {t + 1}" if t < given else f"imagined {t + 1}" for t in range(num_frames)]
+        samples = jax.device_get(dream(params, jax.random.split(dream_key, len(few))))
         inputs = Strip("input", few)
-        tracked = [inputs, Strip("SQAIR", *(seen[name] for name in ("mean", "boxes", "found", "identity")))]
-        future = [inputs, strip("SQAIR", imagined)]
+        tracked = Strip("SQAIR", *(seen[name] for name in ("mean", "boxes", "found", "identity")))
+        names = sequences.frame_names(num_frames, given)
         return {
-            "tracking": plots_sequences.filmstrips(tracked),
-            "tracking_film": plots_sequences.animation(tracked),
-            "imagined": plots_sequences.filmstrips(future, frame_names=names),
-            "imagined_film": plots_sequences.animation(future),
-            "samples": plots_sequences.filmstrips([strip("prior", dreamt)]),
-            "samples_film": plots_sequences.animation([strip("prior", dreamt)]),
+            **sequences.pictures("tracking", [inputs, tracked]),
+            **sequences.pictures("imagined", [inputs, strip("SQAIR", imagined)], names),
+            **sequences.pictures("samples", [strip("prior", samples)]),
         }
 
     def signature(figures: dict) -> str | None:
@@ -237,22 +198,17 @@ def check(config: ConfigDict, data: loader.Data) -> None:
         raise UserError(
             f"frames hold up to {most} objects, model.num_objects={config.model.num_objects}: set it higher"
         )
+    sequences.check(config.evaluate, data.test["image"])
     num_frames, c = data.test["image"].shape[1], config.curriculum
     if not 1 <= c.first_frames <= num_frames:
         raise UserError(f"curriculum.first_frames={c.first_frames}: use 1 to {num_frames}, the frames of a sequence")
     if list(c.steps) != sorted(set(c.steps)) or min(c.steps, default=1) < 1:
         raise UserError(f"curriculum.steps={tuple(c.steps)}: use ascending steps, the first above 0")
-    if not 1 <= config.evaluate.given_frames < num_frames:
-        raise UserError(f"evaluate.given_frames={config.evaluate.given_frames}: use 1 to {num_frames - 1}")
-    check_evaluate(config.evaluate)
+    addition.check(config.evaluate, data.test)
     for name, largest in SCHEDULED.items():
         start, end, steps = (config.model[name][field] for field in ("start", "end", "steps"))
         if not (0 < start <= largest and 0 < end <= largest and steps >= 0):
             raise UserError(f"model.{name}: start={start} and end={end} must lie in (0, {largest}], steps={steps} >= 0")
-
-
-def pixels(image: Array) -> Array:
-    return image.astype(jnp.float32) / 255
 
 
 def merged(array: np.ndarray) -> np.ndarray:

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import air_step, objectives
+from benchmarks import air_step, objectives, sqair_step
 from configs import base
+from tests.experiments import sequences
 
 
 def test_flops_of_products_in_loops_and_batches():
@@ -61,3 +62,27 @@ def test_table_of_other_models(monkeypatch):
         assert header == "| objective | K = 2 | evaluates besides |"
         assert rows[0] == "| `iwae` | 1.00 |  |"
         assert names is None or [row.split("`")[1] for row in rows] == names
+
+
+def test_measures_sequences(monkeypatch):
+    small = sequences.make_config(data__canvas=(12, 14), model__hidden=4, train__batch_size=2)
+    monkeypatch.setattr(sqair_step.sqair_config, "get_config", small.copy_and_resolve_references)
+    (row,) = sqair_step.measure([sqair_step.Setting(2, 1)], turns=1)
+    assert (row["ratio"], row["ratio_per_frame"]) == (1, 1)
+    assert min(row["compile_s"], row["memory_mb"], row["ms_per_step"]) > 0
+
+
+def test_growth_with_sequences(monkeypatch):
+    """Of programs whose seconds are known."""
+    seconds = {2: [4.0, 2.0, 1.0], 6: [8.0, 5.0, 4.0]}
+    monkeypatch.setattr(
+        sqair_step, "prepare", lambda setting: sqair_step.Program(iter(seconds[setting.frames]).__next__, 7.0, 8.0)
+    )
+    rows = sqair_step.measure([sqair_step.Setting(2, 1), sqair_step.Setting(6, 3)], turns=3)
+    assert [row["ratio"] for row in rows] == [1, 2.5] and rows[1]["ratio_per_frame"] == pytest.approx(2.5 / 3)
+    header, _, *lines = sqair_step.table(rows).splitlines()
+    assert header.startswith("| T | N | steps/s | ms/step | ms/step and frame |")
+    assert lines == [
+        "| 2 | 1 | 1.00 | 1000 | 500.0 | 1.00 | 1.00 | 7 | 8 |",
+        "| 6 | 3 | 0.25 | 4000 | 666.7 | 2.50 | 0.83 | 7 | 8 |",
+    ]

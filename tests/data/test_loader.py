@@ -3,7 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from objcentric.data import loader
+from configs import sqair_pedestrians
+from objcentric.data import loader, pedestrians
 from objcentric.errors import UserError
 
 
@@ -79,6 +80,70 @@ def test_fields_of_another_kind_of_data(config, moving_config):
         loader.load(config)
     with pytest.raises(UserError, match="data.background is missing.*start from configs/air.py"):
         loader.load(moving_config)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("path", ""),
+        ("canvas", (64,)),
+        ("num_frames", 0),
+        ("frame_step", 0),
+        ("downsample", 0.5),
+        ("downsample", float("nan")),
+        ("history", 0),
+        ("min_objects", -1),
+        ("min_objects", 4),
+        ("max_objects", 0),
+        ("min_visible", 0.0),
+        ("min_visible", 1.1),
+        ("num_test", 0),
+        ("seed", -1),
+    ],
+)
+def test_wrong_field_of_pedestrians_is_named(field, value):
+    c = sqair_pedestrians.data()
+    c.path = "somewhere"
+    c[field] = value
+    with pytest.raises(UserError, match=f"^data.{field} ") as error:
+        loader.load(c)
+    assert "\n" not in str(error.value)
+
+
+def test_pedestrians_need_their_own_fields(config):
+    config.name = "pedestrians"
+    with pytest.raises(UserError, match="data.invert is missing.*start from configs/sqair_pedestrians.py"):
+        loader.load(config)
+
+
+@pytest.fixture
+def prepared(monkeypatch):
+    """config.data of pedestrians whose splits are made up: without annotations, each pixel its row's number."""
+
+    def prepare(c):
+        sizes = {"train": 24, "valid": 4, "test": 5}
+        rows = {split: np.arange(size, dtype=np.uint8)[:, None, None, None, None] for split, size in sizes.items()}
+        return {split: {"image": np.tile(array, (1, 3, 6, 7, 1))} for split, array in rows.items()}
+
+    monkeypatch.setattr(pedestrians, "prepare", prepare)
+    c = sqair_pedestrians.data()
+    c.path = "somewhere"
+    return c
+
+
+def test_pedestrians_stream_and_need_no_annotations(prepared):
+    whole = loader.load(prepared)
+    assert [(list(split), split["image"].shape) for split in whole] == [
+        (["image"], (size, 3, 6, 7, 1)) for size in (24, 4, 5)
+    ]
+    prepared.device_bytes = 24 * 3 * 6 * 7 - 1
+    streamed = loader.load(prepared)
+    assert isinstance(streamed.train, loader.Stream) and isinstance(streamed.test, dict)
+    batch = take(streamed.train, 1, 0, 24, 0)[0]["image"]
+    np.testing.assert_array_equal(np.sort(batch[:, 0, 0, 0, 0]), np.arange(24))
+    frames = loader.frames(streamed.train)
+    np.testing.assert_array_equal(frames.read([71, 3])["image"], [np.full((6, 7, 1), 23), np.full((6, 7, 1), 1)])
+    np.testing.assert_array_equal(loader.frames(whole.train)["image"], frames.everything()["image"])
 
 
 @pytest.fixture

@@ -8,14 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import air_moving
 from experiments import air
 from objcentric import objectives
+from objcentric.data import loader
 from objcentric.errors import UserError
 from objcentric.models.model import Model, Trace
 from objcentric.nn.mlp import MLP
 from objcentric.training import loop, targets
 from objcentric.training.checkpoint import Checkpoints
-from tests.experiments import scenes
+from tests.experiments import scenes, sequences
 
 
 def unused(*args):
@@ -184,12 +186,12 @@ def oracle(split, *, miss=False, log_w=lambda key: jnp.float32(-3.5)):
     return Model(unused, trace, unused, unused)
 
 
-def evaluate(monkeypatch, model, *, final=False, **fields):
+def evaluate(monkeypatch, model, *, data=None, final=False, **fields):
     config = scenes.make_config(**fields)
-    data = scenes.make_data()
+    data = data or scenes.make_data()
     monkeypatch.setattr(air.air, "make", lambda config: model)
     experiment = air.build(config, data=data)
-    figures = experiment.evaluate({}, data.test, jax.random.key(0), final=final)
+    figures = experiment.evaluate({}, experiment.data.test, jax.random.key(0), final=final)
     return experiment, figures
 
 
@@ -212,6 +214,27 @@ def test_figures_of_a_model_that_overlooks_objects(monkeypatch):
     assert figures["mean_iou"] == pytest.approx(8 / 12)
     assert figures["average_precision"] == pytest.approx(8 / 12)
     assert experiment.signature(figures) == "two objects in one glimpse"
+
+
+def test_figures_of_the_frames_of_sequences(monkeypatch):
+    """Densities are sums over frames; what is there but out of view is counted, and has no box."""
+    data = sequences.make_data()
+    left = data.test | {"image": data.test["image"].copy(), "visibility": data.test["visibility"].copy()}
+    left["image"][2, 3, :, 7:], left["visibility"][2, 3, 1] = 0, 0
+    seen = loader.frames(left)
+    model = oracle(seen | {"count": (seen["visibility"] > 0).sum(1)})
+    experiment, figures = evaluate(monkeypatch, model, data=data._replace(test=left), final=True)
+    assert experiment.data.train["image"].shape == (24 * 4, 12, 14, 1)
+    assert (figures["elbo"], figures["log_likelihood"], figures["kl"], figures["iwae_4"]) == (-14, -8, 6, -14)
+    assert figures["count_accuracy"] == pytest.approx(51 / 52)
+    assert figures["confusion"] == [[20, 0, 0], [0, 16, 0], [0, 1, 15]]
+    assert figures["mean_iou"] == pytest.approx(1) and figures["average_precision"] == pytest.approx(1)
+
+
+def test_the_size_of_the_model_for_moving_digits():
+    model = air.air.make(air.model_config(air_moving.get_config(), (50, 50, 1)))
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == pytest.approx(1.7e6, abs=0.05e6)  # table 5.D.1
 
 
 def test_iwae_bound_is_the_same_in_chunks(monkeypatch):

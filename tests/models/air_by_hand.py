@@ -52,7 +52,7 @@ def box_of(config, where):
     shorter, sizes = min(config.canvas[:2]), np.atleast_1d(config.object_size)
     expected = 1.25 * sizes / shorter
     height, width = np.broadcast_to(shorter * (expected / 4 + (1 - expected / 4) * expit(where[:-2])), 2)
-    y, x = (np.tanh(where[-2:]) + 1) / 2 * config.canvas[:2]
+    y, x = (getattr(config, "reach", 1) * np.tanh(where[-2:]) + 1) / 2 * config.canvas[:2]
     return y - height / 2, x - width / 2, y + height / 2, x + width / 2
 
 

@@ -143,7 +143,8 @@ def densities(config, params, x, presence_prior, z):
         if config.discovery_prior == "learned":
             logits = np.float64(generative["discovery_logits"])[min(t, 1), len(kept)]
         else:
-            logits = np.arange(config.num_objects + 1) * np.log(presence_prior)
+            success = presence_prior * (config.rediscovery_factor if t else 1)
+            logits = np.arange(config.num_objects + 1) * np.log(success)
         log_p += logits[len(found)] - logsumexp(logits[: config.num_objects - len(kept) + 1])
 
         # ------------------------------------------------------------------------------------- the image: algorithm 1

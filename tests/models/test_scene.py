@@ -17,6 +17,7 @@ from tests.models import air_by_hand as by_hand
 SQUARE = Scene((9, 11, 1), (4, 5), (4.0,), 0.3, "gaussian", 0.2)
 SCENES = {
     "one side": SQUARE,
+    "beyond the canvas": dataclasses.replace(SQUARE, reach=1.5),
     "two sides": dataclasses.replace(SQUARE, canvas=(12, 9, 3), object_size=(3.0, 5.0)),
     "two sides, wide": dataclasses.replace(SQUARE, canvas=(7, 13, 1), object_size=(4.0, 2.0), likelihood="bernoulli"),
 }
@@ -63,7 +64,7 @@ def test_glimpses_fit_objects_of_two_sides(canvas):
 
 @pytest.mark.parametrize("name", SCENES)
 def test_extreme_glimpses(name):
-    """From a quarter of the expected side to the canvas' shorter side; centres reach every edge."""
+    """From a quarter of the expected side to the canvas' shorter side; centres go as far as they may."""
     scene = SCENES[name]
     n = len(scene.object_size)
     small, large = (jnp.array([scale] * n + [shift, -shift]) for scale, shift in ((-50.0, 50.0), (50.0, 0.0)))
@@ -71,7 +72,8 @@ def test_extreme_glimpses(name):
     sides, centres = boxes[:, 2:] - boxes[:, :2], (boxes[:, 2:] + boxes[:, :2]) / 2
     np.testing.assert_allclose(sides[0], np.broadcast_to(1.25 / 4 * np.array(scene.object_size), 2), rtol=1e-4)
     np.testing.assert_allclose(sides[1], min(scene.canvas[:2]), rtol=1e-5)
-    np.testing.assert_allclose(centres[0], (scene.canvas[0], 0), atol=1e-4)
+    farthest = np.array([1 + scene.reach, 1 - scene.reach]) / 2 * scene.canvas[:2]
+    np.testing.assert_allclose(centres[0], farthest, atol=1e-4)
 
 
 def test_height_and_width_are_independent():

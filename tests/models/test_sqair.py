@@ -27,6 +27,8 @@ BASE = sqair.Config(
     hidden=6,
     num_frames=4,
     object_size=(4.0, 3.0),
+    reach=1.3,
+    rediscovery_factor=0.8,
     propagation_bias=3.0,
 )
 CONV = {
@@ -251,8 +253,9 @@ def test_choices_of_a_frame_sum_to_one(state, number):
     p = np.exp(np.float64(steps.log_p) - steps.outputs["log_likelihood"] - continuous)
     assert p.sum() == pytest.approx(1, abs=1e-4)
     staying = STAYS ** kept.sum(-1) * (1 - STAYS) ** (before.sum() - kept.sum(-1))
-    powers = np.cumsum(0.3 ** np.arange(4))[np.int32(3 - kept.sum(-1))]  # eq. 5.8: of at most N - P_t
-    np.testing.assert_allclose(p, staying * 0.3 ** new.sum(-1) / powers, rtol=1e-3)
+    success = 0.3 if state.first else 0.3 * BASE.rediscovery_factor
+    powers = np.cumsum(success ** np.arange(4))[np.int32(3 - kept.sum(-1))]  # eq. 5.8: of at most N - P_t
+    np.testing.assert_allclose(p, staying * success ** new.sum(-1) / powers, rtol=1e-3)
 
 
 def test_nothing_is_discovered_in_a_full_frame():
@@ -496,7 +499,7 @@ def test_generated_sequences(name):
         if not numbers.size:
             continue
         if name == "annealed":
-            p = 0.6 ** np.arange(slots + 1)
+            p = (0.6 * (config.rediscovery_factor if t else 1)) ** np.arange(slots + 1)
         else:
             p = np.exp(params["generative"]["discovery_logits"][int(t != 0), others])
         p = p[: slots - others + 1] / p[: slots - others + 1].sum()

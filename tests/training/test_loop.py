@@ -1,5 +1,6 @@
 """A run from end to end: what it leaves in its folder, and that nothing stops it from ending bit-equal."""
 
+import functools
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,6 +19,7 @@ from objcentric.data.loader import Stream
 from objcentric.errors import UserError
 from objcentric.training import loop, step
 from objcentric.training.checkpoint import Checkpoints
+from objcentric.training.experiment import Stage
 from tests.training import linear
 
 TIMING = {"seconds", "wall_seconds", "train_seconds", "peak_host_mb", "date", "command"}
@@ -266,6 +269,74 @@ def test_a_stream_resumes_where_it_was(tmp_path):
         loop.run(config, tmp_path / "parts", terminated(build))
     loop.run(config, tmp_path / "parts", build)
     assert outcome(tmp_path / "parts", 20) == outcome(tmp_path / "whole", 20)
+
+
+# ------------------------------------------------------------------------------------------------------- a curriculum
+
+
+def staged(*firsts, seen=None):
+    """The linear experiment on pictures of which each stage shows more rows, with its number among the metrics."""
+
+    def build(config):
+        experiment = linear.build(config)
+
+        def show(number, batch):
+            if seen is not None:
+                seen.append(number)
+            return {"image": batch["image"][:, : number + 1], "stage": np.float32(number)}
+
+        def loss(params, batch, *rest):
+            hidden = 4 - batch["image"].shape[1]
+            image = jnp.pad(batch["image"], ((0, 0), (0, hidden), (0, 0), (0, 0)))
+            value, (metrics, aux) = experiment.loss(params, {"image": image}, *rest)
+            return value, (metrics | {"stage": batch["stage"]}, aux)
+
+        stages = tuple(Stage(first, functools.partial(show, number)) for number, first in enumerate(firsts))
+        return experiment._replace(loss=loss, stages=stages)
+
+    return build
+
+
+def stages_in(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(row["step"], row["stage"]) for row in rows if "stage" in row]
+
+
+@pytest.mark.parametrize(
+    "firsts, num_steps, calls",
+    [
+        ((0, 10, 30), 40, [(0, 10), (1, 30), (1, 30), (2, 40)]),
+        ((0, 10, 30), 20, [(0, 10), (1, 20), (1, 20), (2, 20)]),
+        ((0,), 40, [(0, 40)] * 4),
+    ],
+)
+def test_the_stage_of_a_step(firsts, num_steps, calls):
+    stages = [Stage(first, None) for first in firsts]
+    assert [loop._stage(stages, step, num_steps) for step in (9, 10, 29, 30)] == calls
+
+
+def test_each_step_gets_the_batch_of_its_stage_and_each_stage_is_compiled_once(tmp_path, monkeypatch):
+    seen, compiled = [], []
+    make_train = loop.parallel.make_train
+    monkeypatch.setattr(loop.parallel, "make_train", lambda *a: compiled.append(a[1]) or make_train(*a))
+    config = linear.make_config(log_every=1, eval_every=40)
+    loop.run(config, tmp_path / "run", staged(0, 10, 30, seen=seen))
+    assert stages_in(tmp_path / "run") == [(5, 0), (10, 0), *((step, 1) for step in (15, 20, 25, 30)), (35, 2), (40, 2)]
+    assert list(dict.fromkeys(seen)) == [0, 1, 2] and compiled == [5, 5, 5]
+
+
+@pytest.mark.parametrize("firsts, stopped", [((0, 17, 30), 27), ((0, 25), 25), ((0, 22), 22)])
+def test_a_curriculum_resumes_where_it_was(tmp_path, capsys, firsts, stopped):
+    """Within a stage that began between two calls, at the start of the next stage, and at one between two calls."""
+    config = linear.make_config(log_every=1, checkpoint_every=40)
+    loop.run(config, tmp_path / "whole", staged(*firsts))
+    with pytest.raises(SystemExit):
+        loop.run(config, tmp_path / "parts", terminated(staged(*firsts)))
+    assert f"stopped after step {stopped}" in capsys.readouterr().err
+    loop.run(config, tmp_path / "parts", staged(*firsts))
+    assert outcome(tmp_path / "parts") == outcome(tmp_path / "whole")
+    for end, stage in stages_in(tmp_path / "parts"):
+        assert stage == sum(first < end for first in firsts) - 1
 
 
 # --------------------------------------------------------------------------------------------------- what goes wrong

@@ -1,6 +1,7 @@
 """From a model to gradients: every target's mean against the exact answers of the toys of tests/objectives."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,10 @@ from jax.flatten_util import ravel_pytree
 from scipy.special import softmax
 
 from configs import base
+from objcentric import objectives
 from objcentric.errors import UserError
-from objcentric.models.model import Model, Trace
+from objcentric.models import vrnn
+from objcentric.models.model import Model, Sequential, Step, Trace
 from objcentric.nn.mlp import MLP
 from objcentric.training import targets
 from tests.objectives import toys
@@ -53,6 +56,17 @@ def make_model(name):
     return Model(lambda key: params, trace, generate, None), params
 
 
+def as_sequence(model):
+    """Sequences ``x [1]`` of one frame: FIVO of them is IWAE."""
+
+    def step(params, key, state, x, hparams):
+        trace = model.trace(params, key, x, hparams)
+        densities = trace.log_p, trace.log_q, trace.log_q_discrete
+        return Step(state, trace.z, *densities, {"log_likelihood": trace.log_p})
+
+    return Sequential(model, lambda params: (), step, None)
+
+
 def make_config(name, **fields):
     c = base.objective()
     c.update({"name": name, "num_particles": 2, "baseline_hidden": 3} | fields)
@@ -91,6 +105,9 @@ CASES = [
     ("vimco", "mixed", iwae, iwae, {}),
     ("vimco_arithmetic", "mixed", iwae, iwae, {}),
     ("ww", "mixed", iwae, wake, {}),
+    ("fivo", "gaussian", iwae, iwae, {}),
+    ("fivo", "mixed", iwae, iwae, {}),
+    ("fivo, filters of one particle", "mixed", elbo, elbo, {"num_groups": 2}),
     ("ws", "categorical", iwae, toys.sleep, {}),
     ("delta_ww", "categorical", iwae, by_prior, {"delta": DELTA}),
     ("delta_ww of a uniform", "categorical", iwae, by_uniform, {"delta": DELTA, "defensive": uniform}),
@@ -98,7 +115,11 @@ CASES = [
 
 
 def value_and_grad(model, name, defensive=None, **fields):
-    return targets.value_and_grad(model, make_config(name.split()[0], **fields), defensive=defensive)
+    name = re.match(r"\w+", name)[0]
+    c, sequential = make_config(name, **fields), as_sequence(model)
+    step = targets.value_and_grad(model, c, defensive=defensive, sequential=sequential)
+    frames = (lambda x: x[:, None]) if name in targets.OF_SEQUENCES else lambda x: x
+    return lambda params, key, x, hparams: step(params, key, frames(x), hparams)
 
 
 @functools.cache
@@ -133,14 +154,18 @@ def test_mean_gradient(name, toy, theta, phi, fields):
 
 
 def test_every_target_is_tried():
-    assert {name.split()[0] for name, *_ in CASES} == set(targets.TARGETS)
+    assert {re.match(r"\w+", name)[0] for name, *_ in CASES} == {*targets.TARGETS, *targets.OF_SEQUENCES}
 
 
 @pytest.mark.parametrize("toy", ["gaussian", "mixed", "categorical"])
 def test_theta_is_taught_by_iwae_alone(toy):
-    """Whatever teaches phi: at the same key the gradient for theta is the same, so all see the same draws of z."""
+    """Whatever teaches phi: at the same key the gradient for theta is the same, so all see the same draws of z.
+
+    A particle filter alone draws by keys of its own.
+    """
     start = 1 + toys.num_phi(toy)
-    found = {name: sampled(toy)[name][:, start:] for name, at, theta, *_ in CASES if at == toy and theta is iwae}
+    names = [name for name, at, theta, *_ in CASES if at == toy and theta is iwae and name != "fivo"]
+    found = {name: sampled(toy)[name][:, start:] for name in names}
     assert len(found) > 2
     first, *others = found.values()
     for other in others:
@@ -214,6 +239,74 @@ def test_a_datum_that_no_particle_explains():
             jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), grads[part], expected)
 
 
+# ------------------------------------------------------------------------------------------------------------ sequences
+
+
+FILTERS = {"one": (1, 1), "never": (4, 1), "fivo": (4, 1), "groups": (4, 2)}  # K, M
+TARGETS = {"never": targets._fivo(objectives.never), "groups": targets._fivo(objectives.always)}
+
+
+@functools.cache
+def filters():
+    """Of two sequences of a tiny VRNN: by name, loss, bound, traces and these scored anew; and a gradient of FIVO."""
+    config = vrnn.Config(canvas=(2, 3, 1), num_frames=4, latent_dim=2, hidden=3, layers=1, output_std=0.2)
+    sequential, rng = vrnn.make(config), np.random.default_rng(0)
+    shapes = jax.eval_shape(sequential.model.init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.7, leaf.shape), jnp.float32), shapes)
+    x = jnp.asarray(rng.uniform(size=(2, 4, *config.canvas)), jnp.float32)
+    keys = jax.random.split(jax.random.key(1), 2)
+
+    def run(name, params):
+        num_particles, num_groups = FILTERS[name]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(targets.OF_SEQUENCES, "fivo", TARGETS.get(name, targets.OF_SEQUENCES["fivo"]))
+            c = make_config("fivo", num_particles=num_particles, num_groups=num_groups)
+            objective = targets.make(sequential.model, c, sequential=sequential)
+        return objective.loss(params, x, keys, {}, ())
+
+    @jax.jit
+    def everything():
+        found = {name: run(name, params) for name in FILTERS if name != "fivo"}
+        found["fivo"], grads = jax.value_and_grad(functools.partial(run, "fivo"), has_aux=True)(params)
+        z = jnp.concatenate([found[name][1][1].z for name in FILTERS], 1)
+        again = targets.trace_particles(sequential.model, params, keys, x, {}, z.shape[1], z)
+        ends = np.cumsum([num_particles for num_particles, _ in FILTERS.values()])
+        again = [jax.tree.map(lambda leaf, at=at: leaf[:, at], again) for at in map(slice, [0, *ends], ends)]
+        results = {name: (loss, bound, traces) for name, (loss, (bound, traces, _)) in found.items()}
+        return {name: (*results[name], scored) for name, scored in zip(FILTERS, again, strict=True)}, grads
+
+    return everything()
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_the_traces_of_filters(name):
+    """They are trajectories: a particle and its ancestors, whose densities are the model's."""
+    _, _, traces, again = filters()[0][name]
+    assert traces.z.shape == (2, FILTERS[name][0], 4, 2)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), traces, again)
+
+
+@pytest.mark.parametrize("name, of", [("one", objectives.elbo), ("never", objectives.iwae)])
+def test_a_filter_that_does_not_resample(name, of):
+    """One particle's bound is the ELBO, that of several the IWAE bound, of their own traces."""
+    loss, bound, traces, _ = filters()[0][name]
+    np.testing.assert_allclose(bound, of(targets.log_w(traces)).bound, rtol=1e-5)
+    np.testing.assert_allclose(loss, -np.mean(bound), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["fivo", "groups"])
+def test_a_filter_that_resamples(name):
+    """Trajectories share ancestors, within a group alone; bound and gradient are finite, and no longer IWAE's."""
+    _, bound, traces, _ = filters()[0][name]
+    first = np.asarray(traces.z[:, :, 0, 0]).reshape(2, -1, 2 if name == "groups" else 4)
+    assert all(len(set(row)) < len(row) for datum in first for row in datum)
+    if name == "groups":
+        assert not set(first[0, 0]) & set(first[0, 1])
+    assert np.abs(bound - objectives.iwae(targets.log_w(traces)).bound).min() > 1e-3
+    leaves = jax.tree.leaves(filters()[1])
+    assert all(np.isfinite(leaf).all() for leaf in leaves) and all(np.abs(leaf).max() > 0 for leaf in leaves)
+
+
 # ---------------------------------------------------------------------------------------------------------------- state
 
 
@@ -267,6 +360,7 @@ def test_without_a_loop_the_baseline_is_a_part_like_the_others():
     "fields, message",
     [
         ({"name": "vimko"}, "objective.name='vimko' is unknown: use one of elbo, iwae, .*"),
+        ({"name": "fivo"}, "objective.name='fivo' is for models of sequences, and this one is of images: .*"),
         ({"num_particles": 0}, "objective.num_particles=0 must be at least 1"),
         *[
             ({"name": name, "num_particles": 1}, f"objective.name='{name}' compares particles: set .* to 2 or more")

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from objcentric.errors import UserError
 from objcentric.training import summary, workdir, writer
@@ -52,6 +53,21 @@ def test_a_figure_is_a_png(tmp_path):
     writer.write_figure(tmp_path / "figures" / "x.png", Figure())
     assert (tmp_path / "figures" / "x.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["x.png"]
+
+
+@pytest.mark.parametrize("num_frames", [1, 5])
+def test_frames_are_a_gif(tmp_path, num_frames):
+    frames = np.zeros((num_frames, 6, 8, 3), np.uint8)
+    for t, frame in enumerate(frames):
+        frame[t, :, 0] = 200
+    writer.write_figure(tmp_path / "figures" / "x.png", frames)
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["x.gif"]
+    with Image.open(tmp_path / "figures" / "x.gif") as film:
+        assert (film.format, film.n_frames, film.size) == ("GIF", num_frames, (8, 6))
+        for t, frame in enumerate(frames):
+            film.seek(t)
+            np.testing.assert_array_equal(film.convert("RGB"), frame)
+            assert num_frames == 1 or film.info["duration"] == writer.FRAME_MS
 
 
 def test_a_folder_belongs_to_one_config(tmp_path):

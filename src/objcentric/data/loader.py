@@ -13,7 +13,7 @@ from objcentric.data import cache, images, splits
 from objcentric.errors import UserError
 
 Split = dict[str, np.ndarray]  # image uint8 [M, H, W, C]; where known count [M], boxes [M, R, 4], label [M, R]
-# Of moving digits, as `moving.compose` has them: image [M, T, H, W, 1], presence [M, T, R], count [M, T], ...
+# Of sequences, as `moving.compose` and `pedestrians.prepare` have them: image [M, T, H, W, 1], presence [M, T, R], ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,13 +53,13 @@ class Data(NamedTuple):
 def load(c: ConfigDict) -> Data:
     """Loads, and prepares if need be, what config.data describes; UserError if it is wrong or cannot be had."""
     check(c)
-    return _scenes(c) if c.name == "scenes" else _composed(c)
+    return {"scenes": _scenes, "pedestrians": _pedestrians}.get(c.name, _composed)(c)
 
 
 def frames(split: Split | Stream) -> Split | Stream:
-    """The M * T frames of M sequences of digits, in order, as single scenes: image [M * T, H, W, 1], count [M * T], ...
+    """The M * T frames of M sequences, in order, as single scenes: image [M * T, H, W, 1], count [M * T], ...
 
-    As in scenes, the digits that are there come first, and the label [M * T, R] of the others is -1.
+    As in scenes, the objects that are there come first, and the label [M * T, R] of the others is -1.
     """
     if isinstance(split, Stream):
         length = len(split.read([0])["image"][0])
@@ -71,6 +71,8 @@ def frames(split: Split | Stream) -> Split | Stream:
             }
 
         return Stream(split.size * length, read)
+    if "presence" not in split:
+        return {key: array.reshape(-1, *array.shape[2:]) for key, array in split.items()}
     there = split["presence"] > 0
     out = split | {"label": np.where(there, split["label"][:, None], -1).astype(np.int32)}
     order = np.argsort(~there, axis=2, kind="stable")
@@ -100,6 +102,19 @@ def _composed(c: ConfigDict) -> Data:
                 return _stack(source.__getitems__(rows))
 
         return Stream(len(source), read)
+
+    return _place(c, *(open_split(split) for split in splits.SPLITS))
+
+
+def _pedestrians(c: ConfigDict) -> Data:
+    from objcentric.data import pedestrians  # needs OpenCV, where its data are not yet prepared
+
+    arrays = pedestrians.prepare(c)
+
+    def open_split(split: str) -> Stream:
+        rows_of = arrays[split]
+        size = len(rows_of["image"])
+        return Stream(size, lambda rows: {key: array[np.asarray(rows)] for key, array in rows_of.items()})
 
     return _place(c, *(open_split(split) for split in splits.SPLITS))
 
@@ -150,7 +165,7 @@ def _annotations(arrays: dict[str, np.ndarray], path: str) -> Split:
 
 def check(c: ConfigDict) -> None:
     """Raises UserError, naming the field, unless config.data makes sense."""
-    names = ("multi_digit", "scenes", "moving_digits")
+    names = ("multi_digit", "scenes", "moving_digits", "pedestrians")
     if c.name not in names:
         raise UserError(f"data.name is {c.name!r}: choose one of {', '.join(names)}")
     choices = {"background": ("none", "structured")}
@@ -158,22 +173,35 @@ def check(c: ConfigDict) -> None:
     if c.name == "moving_digits":
         choices = {"motion": ("paper", "bounce"), "appear": ("always", "any_time")}
         numbers |= {"num_frames": 1, "speed": 0, "acceleration": 0}
+    if c.name == "pedestrians":
+        choices = {"invert": (True, False)}
+        numbers |= {"num_frames": 1, "frame_step": 1, "downsample": 1, "history": 1, "min_objects": 0, "max_objects": 1}
+        numbers |= {"min_visible": 0}
     for field in (*choices, *numbers):
         if field not in c:
-            example = "sqair" if c.name == "moving_digits" else "air"
+            example = {"moving_digits": "sqair", "pedestrians": "sqair_pedestrians"}.get(c.name, "air")
             raise UserError(f"data.{field} is missing, data.name={c.name!r} needs it: start from configs/{example}.py")
     for field, allowed in choices.items():
         if c[field] not in allowed:
-            raise UserError(f"data.{field} is {c[field]!r}: choose one of {', '.join(allowed)}")
+            raise UserError(f"data.{field} is {c[field]!r}: choose one of {', '.join(map(str, allowed))}")
     for field, least in numbers.items():
         if not least <= c[field] < np.inf:
             raise UserError(f"data.{field} is {c[field]}: it must be at least {least}, and finite")
-    for field, least in {"canvas": 1, "num_objects": 0, "object_size": 1}.items():
+    pairs = {"canvas": 1} | ({} if c.name == "pedestrians" else {"num_objects": 0, "object_size": 1})
+    for field, least in pairs.items():
         pair = tuple(c[field])
         if len(pair) != 2 or not all(isinstance(n, int) and n >= least for n in pair):
             raise UserError(f"data.{field} is {pair}: it must be two whole numbers, at least {least}")
         if field != "canvas" and pair[0] > pair[1]:
             raise UserError(f"data.{field} is {pair}: the first number, the smallest, is larger than the second")
+    if c.name == "pedestrians":
+        if not c.path:
+            raise UserError("data.path is empty: give --config.data.path=FOLDER, of MOTChallenge or images, or a video")
+        if not 0 < c.min_visible <= 1:
+            raise UserError(f"data.min_visible is {c.min_visible}: it must be a share above 0, and at most 1")
+        if c.min_objects > c.max_objects:
+            raise UserError(f"data.min_objects is {c.min_objects}, more than data.max_objects={c.max_objects}")
+        return
     if c.name == "scenes":
         if not c.path:
             raise UserError("data.path is empty: name a folder of PNGs, an .npz or an .npy that holds the scenes")

@@ -17,6 +17,7 @@ from objcentric import distributions
 from objcentric.errors import UserError
 from objcentric.models.model import Model, Trace
 from objcentric.models.scene import Scene, statistics
+from objcentric.nn.activations import elu
 from objcentric.nn.cnn import Deconv
 from objcentric.nn.mlp import MLP
 
@@ -179,7 +180,7 @@ def make(config: Config) -> Model:
         Scores ``[N]``: log q of where and what (``objects``), log q of ``presence`` if the slot before is present, and
         ``presence_prob``, its probability of being present then.
         """
-        features = nn.elu(apply(params, "inference", "image_encoder", x.reshape(-1)))
+        features = elu(apply(params, "inference", "image_encoder", x.reshape(-1)))
         start = params["inference"]["initial_state"]
         start = (start["cell"], start["hidden"])
         continuous_key, presence_key = jax.random.split(key)

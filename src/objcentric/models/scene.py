@@ -32,7 +32,7 @@ def statistics(raw: Array, initial_scale: float) -> Statistics:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """z^where is the logit of a glimpse's scale (one for both sides, or height and width) and the atanh of its shift.
+    """z^where: logit of a glimpse's scale (one for both sides, or height and width), atanh of its shift over ``reach``.
 
     The expected size of an object fixes the prior of z^where and where q starts.
     """
@@ -43,13 +43,14 @@ class Scene:
     scale_std: float  # prior std of the scale's logit
     likelihood: str  # 'gaussian' or 'bernoulli'
     output_std: float  # of the Gaussian
+    reach: float = 1.0  # largest shift; above 1 the centre of a glimpse may leave the canvas, whose sides are at +-1
 
     def __post_init__(self):
         if self.likelihood not in ("gaussian", "bernoulli"):
             raise UserError(f"model.likelihood={self.likelihood!r} is unknown; choose one of gaussian, bernoulli")
         if len(self.object_size) not in (1, 2):
             raise UserError(f"model.object_size={self.object_size} must be a side, or height and width")
-        for name in ("scale_std", "output_std"):
+        for name in ("scale_std", "output_std", "reach"):
             if getattr(self, name) <= 0:
                 raise UserError(f"model.{name}={getattr(self, name)} must be positive")
         if min(self.object_size) <= 0:
@@ -94,7 +95,7 @@ class Scene:
             smallest = _SMALLEST * _ROOM * self.object_size[j] / self._side
             side = smallest + (1.0 - smallest) * nn.sigmoid(where[..., j : j + 1])
             sides.append(side * (self._side / canvas_side))
-        return jnp.concatenate(sides, -1), jnp.tanh(where[..., -2:])
+        return jnp.concatenate(sides, -1), self.reach * jnp.tanh(where[..., -2:])
 
     def read(self, x: Array, where: Array) -> Array:
         """The glimpse ``[h, w, C]`` of ``x [H, W, C]``."""

@@ -19,6 +19,7 @@ from objcentric import distributions
 from objcentric.errors import UserError
 from objcentric.models.model import Model, Sequential, Step, unroll
 from objcentric.models.scene import Scene, statistics
+from objcentric.nn.activations import elu
 from objcentric.nn.cnn import CNN, SubpixelCNN
 from objcentric.nn.mlp import MLP
 
@@ -45,7 +46,9 @@ class Config:
     scale_std: float = 0.3
     likelihood: str = "gaussian"
     output_std: float = 0.3
+    reach: float = 1.0
     discovery_prior: str = "annealed"
+    rediscovery_factor: float = 1.0
     discovery_bias: float = 1.0
     rediscovery_bias: float = 0.0
     propagation_bias: float = 4.0
@@ -56,7 +59,7 @@ class Config:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise UserError(f"model.{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}")
-        for name in ("num_objects", "what_dim", "hidden", "decoder_hidden", "num_frames"):
+        for name in ("num_objects", "what_dim", "hidden", "decoder_hidden", "num_frames", "rediscovery_factor"):
             if getattr(self, name) <= 0:
                 raise UserError(f"model.{name}={getattr(self, name)} must be positive")
         for kind in ("encoder", "decoder"):
@@ -75,7 +78,7 @@ class Config:
     @property
     def scene(self) -> Scene:
         fields = self.canvas, self.glimpse_size, self.object_size, self.scale_std, self.likelihood, self.output_std
-        return Scene(*fields)
+        return Scene(*fields, self.reach)
 
 
 class Objects(NamedTuple):
@@ -148,7 +151,7 @@ def make(config: Config) -> Sequential:
     def encode(params, name: str, image: Array) -> Array:
         """Of an image or a glimpse; convolutional encoders share all layers but the last."""
         features = infer(params, "trunk", image) if config.network == "conv" else image
-        return nn.elu(infer(params, name, features.reshape(-1)))
+        return elu(infer(params, name, features.reshape(-1)))
 
     def encode_glimpse(params, x: Array, where: Array) -> Array:
         return encode(params, "glimpse_encoder", scene.read(x, where))
@@ -180,7 +183,7 @@ def make(config: Config) -> Sequential:
             table = params["generative"]["discovery_logits"][(1 - state.first).astype(jnp.int32)]
             logits = table[jnp.round(propagated).astype(jnp.int32)]
         else:
-            logits = number * jnp.log(success)
+            logits = number * (jnp.log(success) + (1 - state.first) * math.log(config.rediscovery_factor))
         return jax.nn.log_softmax(jnp.where(number <= slots - propagated, logits, -jnp.inf))
 
     def advance(params, state: State, z: Frame) -> State:
@@ -223,7 +226,7 @@ def make(config: Config) -> Sequential:
             where = _draw(where_q, noise[:where_dim], given and given.where, pathwise)
 
             encoding = encode_glimpse(params, x, where)
-            moved = nn.elu(infer(params, "temporal_input", jnp.concatenate([encoding, where, new_relation])))
+            moved = elu(infer(params, "temporal_input", jnp.concatenate([encoding, where, new_relation])))
             new_temporal, _ = infer(params, "temporal", temporal, moved)  # eq. 5.15
 
             both = jnp.concatenate([new_relation, new_temporal])
@@ -259,7 +262,7 @@ def make(config: Config) -> Sequential:
         noise = jax.random.normal(key, (slots, latents))
         uniform = jax.random.uniform(jax.random.fold_in(key, 1), (slots,))
         image = encode(params, "image_encoder", x)
-        known = nn.elu(infer(params, "latent_encoder", jnp.concatenate([propagated.what, propagated.where], -1)))
+        known = elu(infer(params, "latent_encoder", jnp.concatenate([propagated.what, propagated.where], -1)))
         known = propagated.presence @ known  # eq. 5.6
         bias = jnp.where(state.first > 0, config.discovery_bias, config.rediscovery_bias)
 

@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 
+from objcentric.nn.activations import elu
+
 
 class CNN(nn.Module):
     """``[H, W, C] -> [H', W', features]``: 3x3 convolutions, each with an ELU; borders are padded."""
@@ -19,7 +21,7 @@ class CNN(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         for features, stride in zip(self.features, self.strides, strict=True):
-            x = nn.elu(nn.Conv(features, (3, 3), (stride, stride))(x))
+            x = elu(nn.Conv(features, (3, 3), (stride, stride))(x))
         return x
 
     def output_shape(self, shape: Sequence[int]) -> tuple[int, int, int]:
@@ -45,10 +47,10 @@ class SubpixelCNN(nn.Module):
         height, width, channels = self.shape
         for stride in self.strides:
             height, width = height // stride, width // stride
-        x = nn.elu(nn.Dense(self.hidden)(x))
-        x = nn.elu(nn.Dense(height * width * self.features[0])(x)).reshape(height, width, self.features[0])
+        x = elu(nn.Dense(self.hidden)(x))
+        x = elu(nn.Dense(height * width * self.features[0])(x)).reshape(height, width, self.features[0])
         for features, stride in zip(self.features, self.strides, strict=True):
-            x = nn.elu(interleave(nn.Conv(features * stride**2, (3, 3))(x), stride))
+            x = elu(interleave(nn.Conv(features * stride**2, (3, 3))(x), stride))
         return nn.Conv(
             channels, (3, 3), kernel_init=nn.initializers.variance_scaling(0.1, "fan_in", "truncated_normal")
         )(x)
@@ -68,9 +70,9 @@ class Deconv(nn.Module):
         while max(height, width) > self.coarse << doublings:
             doublings += 1
         rows, columns = -(-height // (1 << doublings)), -(-width // (1 << doublings))
-        x = nn.elu(nn.Dense(rows * columns * self.features)(x)).reshape(rows, columns, self.features)
+        x = elu(nn.Dense(rows * columns * self.features)(x)).reshape(rows, columns, self.features)
         for _ in range(doublings - 1):
-            x = nn.elu(interleave(nn.Conv(4 * (self.features // 2), (3, 3))(x), 2))
+            x = elu(interleave(nn.Conv(4 * (self.features // 2), (3, 3))(x), 2))
         factor = 2 if doublings else 1
         return interleave(nn.Conv(factor**2 * channels, (3, 3))(x), factor)[:height, :width]
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 from jax import Array
 
+from objcentric.nn.activations import elu
+
 
 class MLP(nn.Module):
     """``[D] -> [output]``: ELU layers of widths ``hidden``, then a linear layer."""
@@ -16,6 +18,6 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         for width in self.hidden:
-            x = nn.elu(nn.Dense(width)(x))
+            x = elu(nn.Dense(width)(x))
         init = nn.initializers.variance_scaling(self.output_scale, "fan_in", "truncated_normal")
         return nn.Dense(self.output, kernel_init=init)(x)

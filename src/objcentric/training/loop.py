@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from ml_collections import ConfigDict
 
 from objcentric import plots
@@ -22,7 +20,8 @@ from objcentric.training import machine, parallel, workdir, writer
 from objcentric.training.checkpoint import Checkpoints
 from objcentric.training.experiment import Experiment, Stage
 from objcentric.training.machine import Progress
-from objcentric.training.step import TrainState, init_state, make_keys
+from objcentric.training.restore import initial
+from objcentric.training.step import TrainState, make_keys
 from objcentric.training.summary import summarize
 from objcentric.training.writer import Writer
 
@@ -73,7 +72,9 @@ def run(
         # ---------------------------------------------------------------------- data, model, state, or its checkpoint
         experiment = build(config)
         checkpoints = Checkpoints(folder / "checkpoints", config.train.checkpoints_kept)
-        step, state, clock = _restore_or_init(config, experiment, checkpoints)
+        fresh = initial(config, experiment)
+        step, saved = checkpoints.restore(fresh) or (0, fresh)
+        state, clock = saved["state"], machine.Clock(float(saved["wall"]), float(saved["train"]))
         this = Run(config, folder, experiment, devices, checkpoints, clock, preempted)
         if step:
             print(f"{folder}: going on from step {step}")
@@ -229,16 +230,6 @@ def _check(config: ConfigDict, mode: str) -> None:
         or not all(isinstance(seed, int) and 0 <= seed < 2**32 for seed in seeds)
     ):
         raise UserError(f"seeds={config.seeds}: use one or more different numbers from 0 to 2**32 - 1")
-
-
-def _restore_or_init(
-    config: ConfigDict, experiment: Experiment, checkpoints: Checkpoints
-) -> tuple[int, TrainState, machine.Clock]:
-    seeds = jnp.asarray(config.seeds, jnp.uint32)
-    state = jax.jit(lambda seeds: lax.map(lambda seed: init_state(experiment, seed), seeds))(seeds)
-    fresh = {"state": state, "wall": 0.0, "train": 0.0}
-    step, saved = checkpoints.restore(fresh) or (0, fresh)
-    return step, saved["state"], machine.Clock(float(saved["wall"]), float(saved["train"]))
 
 
 def _params(this: Run, state: TrainState, index: int) -> Any:

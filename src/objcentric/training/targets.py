@@ -3,6 +3,7 @@
 The one place where particles and a batch are added to a model that speaks of one datum and one particle.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 
 from objcentric import objectives
 from objcentric.errors import UserError
-from objcentric.models.model import Model, Trace
+from objcentric.models.model import Model, Sequential, Trace
 from objcentric.nn.mlp import MLP
 
 
@@ -24,20 +25,23 @@ class Objective(NamedTuple):
     loss: Callable  # (params, x [B, ...], keys [B], hparams, aux) -> (loss [], (bound [B], traces [B, K], aux))
 
 
-def make(model: Model, c: ConfigDict, *, defensive: Callable | None = None) -> Objective:
-    """The objective ``c.name`` (one of `TARGETS`) of ``model``, with the fields of configs/base.py's ``objective``.
+def make(
+    model: Model, c: ConfigDict, *, defensive: Callable | None = None, sequential: Sequential | None = None
+) -> Objective:
+    """The objective ``c.name`` (of `TARGETS`, or `OF_SEQUENCES`) of ``model``, with the fields of configs/base.py.
 
     Args:
       defensive: ``(params, key, x, hparams) -> (z, log_u)``, with ``log_u(z, trace of z)``: the defensive component of
         delta-WW for one datum; by default the prior.
+      sequential: the model's steps, if it is one of sequences: those of `OF_SEQUENCES` need them.
 
     Raises:
-      UserError: a name that is unknown, or a number that does not fit.
+      UserError: a name that is unknown or not for this model, or a number that does not fit.
     """
-    _check(c)
+    _check(c, sequential)
     network = MLP((c.baseline_hidden,), 1)
     defensive = defensive or prior(model)
-    targets = TARGETS[c.name]
+    target = (TARGETS | OF_SEQUENCES)[c.name]
 
     def init(key: Array, x: Array) -> tuple[Any, Any]:
         baseline = network.init(key, jnp.zeros(jnp.size(x))) if c.name == "nvil" else {}
@@ -47,8 +51,8 @@ def make(model: Model, c: ConfigDict, *, defensive: Callable | None = None) -> O
         def trace(params: dict, **options: Any) -> Trace:
             return trace_particles(model, params, keys, x, hparams, c.num_particles, **options)
 
-        this = Batch(model, params, x, keys, hparams, c, trace, defensive, network)
-        estimate, traces, extra, aux = targets(this, aux)
+        this = Batch(model, params, x, keys, hparams, c, trace, defensive, network, sequential)
+        estimate, traces, extra, aux = target(this, aux)
         return jnp.mean(extra) - jnp.mean(_known(estimate.surrogate)), (estimate.bound, traces, aux)
 
     return Objective(init, loss)
@@ -113,6 +117,7 @@ class Batch(NamedTuple):
     trace: Callable  # (params, **options) -> traces [B, K], of the same draws at each call
     defensive: Callable
     network: Any  # of NVIL's baseline
+    sequential: Sequential | None
 
 
 _no_loss = jnp.zeros(())
@@ -218,6 +223,49 @@ def _reparameterized(name: str) -> Callable:
     return target
 
 
+def _fivo(criterion: Callable) -> Callable:
+    """M filters of K / M particles, which resample by ``criterion``; each one's bound is a baseline of the others'."""
+
+    def target(b: Batch, aux: Any) -> tuple:
+        groups, sequential = b.c.num_groups, b.sequential
+
+        def transition(key: Array, state: Any, x: Array) -> objectives.Transition:
+            step = sequential.step(b.params, key, state, x, b.hparams)
+            kept = step.z, (step.log_p, step.log_q, step.log_q_discrete), step.outputs
+            return objectives.Transition(step.state, step.log_p - step.log_q, step.log_q_discrete, kept)
+
+        def filtered(key: Array, x: Array) -> objectives.Filtered:
+            num_particles = b.c.num_particles // groups
+            return objectives.particle_filter(
+                transition, key, sequential.start(b.params), x, num_particles=num_particles, criterion=criterion
+            )
+
+        def datum(key: Array, x: Array) -> tuple[objectives.Estimate, Trace]:
+            filters = jax.vmap(filtered, (0, None))(jax.random.split(key, groups), x)
+            evidence = jax.lax.stop_gradient(filters.log_evidence)
+            others = (jnp.sum(evidence, 0, keepdims=True) - evidence) / (groups - 1) if groups > 1 else 0.0
+            estimate = jax.tree.map(functools.partial(jnp.mean, axis=0), objectives.fivo(filters, baseline=others))
+            traces = jax.vmap(_lineage)(filters.output, filters.ancestors)
+            return estimate, jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), traces)
+
+        return (*jax.vmap(datum)(b.keys, b.x), _no_loss, aux)
+
+    return target
+
+
+def _lineage(history: tuple, ancestors: Array) -> Trace:
+    """Of what each step kept ``[T, K, ...]``: the trace ``[K]`` of each last particle and its ``ancestors [T, K]``."""
+
+    def back(particle: Array, parent: Array) -> tuple[Array, Array]:
+        return parent[particle], particle
+
+    _, path = jax.lax.scan(back, jnp.arange(ancestors.shape[1]), ancestors, reverse=True)
+    z, densities, outputs = jax.tree.map(lambda leaf: jax.vmap(lambda row, at: row[at])(leaf, path), history)
+    sums = [jnp.sum(each, 0) for each in (*densities, outputs["log_likelihood"])]
+    z, outputs = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), (z, outputs))
+    return Trace(z, *sums[:3], outputs | {"log_likelihood": sums[3]})
+
+
 def log_w(traces: Trace) -> Array:
     return traces.log_p - traces.log_q
 
@@ -256,15 +304,23 @@ TARGETS = {
     "rws_dreg": _reparameterized("rws_dreg"),
 }
 
+# Their traces are those of the last particles and their ancestors: `log_w` of them is not what the bound is made of.
+OF_SEQUENCES = {"fivo": _fivo(objectives.ess_below)}
 
-def _check(c: ConfigDict) -> None:
-    if c.name not in TARGETS:
-        raise UserError(f"objective.name={c.name!r} is unknown: use one of {', '.join(TARGETS)}")
+
+def _check(c: ConfigDict, sequential: Sequential | None) -> None:
+    names = (*TARGETS, *OF_SEQUENCES)
+    if c.name not in names:
+        raise UserError(f"objective.name={c.name!r} is unknown: use one of {', '.join(names)}")
+    if c.name in OF_SEQUENCES and sequential is None:
+        raise UserError(
+            f"objective.name={c.name!r} is for models of sequences, and this one is of images: use iwae, vimco, ..."
+        )
     if c.num_particles < 1:
         raise UserError(f"objective.num_particles={c.num_particles} must be at least 1")
     if c.name in ("rloo", "vimco", "vimco_arithmetic") and c.num_particles < 2:
         raise UserError(f"objective.name={c.name!r} compares particles: set objective.num_particles to 2 or more")
-    if c.name in ("miwae", "piwae") and (c.num_groups < 1 or c.num_particles % c.num_groups):
+    if c.name in ("miwae", "piwae", "fivo") and (c.num_groups < 1 or c.num_particles % c.num_groups):
         raise UserError(f"objective.num_groups={c.num_groups} must divide objective.num_particles={c.num_particles}")
     if not 0 <= c.decay < 1 or c.baseline_hidden < 1:
         raise UserError(f"objective.decay={c.decay} must be in [0, 1), baseline_hidden={c.baseline_hidden} positive")

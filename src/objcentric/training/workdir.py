@@ -60,6 +60,21 @@ def evaluation(folder: Path) -> dict[str, Any] | None:
     return _read(folder / "eval.json")
 
 
+def read_config(folder: Path) -> ConfigDict:
+    """The config of the run in ``folder``; UserError if there is none."""
+    config = _read(folder / "config.json")
+    if config is None:
+        raise UserError(f"{folder} holds no run: it has no config.json")
+    return ConfigDict(_tuples(config))
+
+
+def _tuples(tree: Any) -> Any:
+    """JSON has lists for the tuples of a config."""
+    if isinstance(tree, dict):
+        return {name: _tuples(value) for name, value in tree.items()}
+    return tuple(map(_tuples, tree)) if isinstance(tree, list) else tree
+
+
 def _lock(file: IO, folder: Path) -> None:
     """Locks the file until it is closed, or until its process ends in whatever way."""
     if fcntl is None:

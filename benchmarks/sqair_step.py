@@ -1,0 +1,155 @@
+"""How SQAIR's training step grows with the frames of a sequence and with the slots for objects.
+
+  python -m benchmarks.sqair_step           # configs/sqair.py with 3, 5 and 10 frames; with 2, 3, 4 and 6 slots
+  python -m benchmarks.sqair_step --write   # and writes the table to benchmarks/sqair_step.md
+
+The step is the one that training runs: batch, gradient, Adam, guard. Settings take turns, so that a slow moment of the
+machine slows all alike; a ratio is the median over the turns, a time the best of them.
+"""
+
+import argparse
+import datetime
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import sqair as sqair_config
+from experiments import sqair
+from objcentric.data.loader import Data
+from objcentric.training import machine, parallel, step
+
+INNER = 5  # training steps per timed call
+README = Path(__file__).parent / "sqair_step.md"
+HEADER = """# SQAIR's training step
+
+Written by `python -m benchmarks.sqair_step --write` on {date}: {machine}.
+
+`configs/sqair.py` on sequences of T frames with N slots for objects: K = {particles} particles, batch {batch}, canvas
+{canvas}. Settings take turns, {turns} of them; times are the best, ratios (to the first row) the median. Memory is what
+the compiled program, a scan over frames and slots, holds, its arguments included.
+
+{table}
+"""
+COLUMNS = {
+    "frames": ("T", ""),
+    "objects": ("N", ""),
+    "steps_per_s": ("steps/s", ".2f"),
+    "ms_per_step": ("ms/step", ".0f"),
+    "ms_per_frame": ("ms/step and frame", ".1f"),
+    "ratio": ("time, relative", ".2f"),
+    "ratio_per_frame": ("per frame, relative", ".2f"),
+    "compile_s": ("compiled in, s", ".0f"),
+    "memory_mb": ("memory, MB", ".0f"),
+}
+
+
+class Setting(NamedTuple):
+    """Of a training step."""
+
+    frames: int  # T
+    objects: int  # N, slots
+
+
+class Program(NamedTuple):
+    """Of a setting."""
+
+    run: Callable[[], float]  # does some training steps, and returns seconds per step
+    compile_s: float
+    memory_mb: float  # what it holds, its arguments included
+
+
+SETTINGS = [Setting(frames, 3) for frames in (3, 5, 10)] + [Setting(3, objects) for objects in (2, 4, 6)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="write the table to benchmarks/sqair_step.md")
+    parser.add_argument("--turns", type=int, default=9, help="how often each setting is timed")
+    arguments = parser.parse_args()
+
+    config = sqair_config.get_config()
+    page = HEADER.format(
+        date=datetime.date.today(),
+        machine=machine.describe(),
+        particles=config.objective.num_particles,
+        batch=config.train.batch_size,
+        canvas=" x ".join(map(str, config.data.canvas)),
+        turns=arguments.turns,
+        table=table(measure(SETTINGS, arguments.turns)),
+    )
+    print(page)
+    if arguments.write:
+        README.write_text(page)
+
+
+def table(rows: Sequence[dict[str, float]]) -> str:
+    """Markdown, a line for each row of `measure`."""
+    lines = [[title for title, _ in COLUMNS.values()], ["---"] * len(COLUMNS)]
+    lines += [[f"{row[name]:{digits}}" for name, (_, digits) in COLUMNS.items()] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def measure(settings: Sequence[Setting], turns: int) -> list[dict[str, float]]:
+    """Figures of each setting, by the names in `COLUMNS`; ratios are to the first one."""
+    programs = [prepare(setting) for setting in settings]
+    seconds = np.array([[program.run() for program in programs] for _ in range(turns)])  # [turns, settings]
+    ratio = np.median(seconds / seconds[:, :1], axis=0)
+    best = seconds.min(axis=0)
+    return [
+        {
+            **setting._asdict(),
+            "steps_per_s": 1 / best[i],
+            "ms_per_step": 1e3 * best[i],
+            "ms_per_frame": 1e3 * best[i] / setting.frames,
+            "ratio": ratio[i],
+            "ratio_per_frame": ratio[i] * settings[0].frames / setting.frames,
+            "compile_s": program.compile_s,
+            "memory_mb": program.memory_mb,
+        }
+        for i, (setting, program) in enumerate(zip(settings, programs, strict=True))
+    ]
+
+
+def prepare(setting: Setting) -> Program:
+    """Compiles the training step of a setting, with its state and data on the first device."""
+    config = sqair_config.get_config()
+    config.model.num_objects = setting.objects
+    config.evaluate.given_frames = config.curriculum.first_frames = 1
+    config.evaluate.addition_steps = 0  # noise has no labels
+    experiment = sqair.build(config, data=noise(config, setting.frames))
+    devices = parallel.choose_devices(1, config.train.batch_size)
+    init = jax.jit(jax.vmap(lambda seed: step.init_state(experiment, seed)))
+    state = parallel.replicate(init(jnp.arange(1)), devices)
+    data = parallel.replicate(experiment.data.train, devices)
+    numbers = parallel.shard(np.zeros(1, np.int32), devices)
+    train = parallel.make_train(experiment, INNER, config.train.batch_size, devices)
+    start = time.perf_counter()
+    compiled = train.lower(state, data, None, numbers).compile()
+    compile_s = time.perf_counter() - start
+    memory = compiled.memory_analysis()
+
+    def run() -> float:
+        nonlocal state
+        start = time.perf_counter()
+        state, metrics = compiled(state, data, None, numbers)
+        jax.block_until_ready(metrics)
+        return (time.perf_counter() - start) / INNER
+
+    return Program(run, compile_s, (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**20)
+
+
+def noise(config: ConfigDict, frames: int) -> Data:
+    """Random sequences: the time of a step does not depend on what they show."""
+    shape = (64, frames, *config.data.canvas, 1)
+    split = {"image": np.random.default_rng(0).integers(0, 256, shape, np.uint8)}
+    return Data(split, split, split)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""AIR on the frames of moving digits, one by one: the baseline of SQAIR (thesis, tables 5.4.1 and 5.D.1).
+
+python launch.py --config=configs/air_moving.py --workdir=runs/air_moving
+"""
+
+from configs import base, sqair
+
+
+def get_config():
+    config = base.get_config()
+    config.data = sqair.data()
+    config.model.recurrence = "latent"  # 1.7M parameters, as the paper's
+    config.train.num_steps = 20_000
+    config.train.update(eval_every=1_000, checkpoint_every=1_000)
+    config.evaluate.update(num_particles=1_000, num_examples=200, num_pictures=30)
+    return config

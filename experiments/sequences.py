@@ -1,0 +1,135 @@
+"""What experiments on models of sequences share: densities, bounds, and frames that the prior imagines."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+
+from experiments.air import check_evaluate
+from objcentric import objectives, plots_sequences
+from objcentric.errors import UserError
+from objcentric.models.model import Model, Sequential, Trace
+from objcentric.plots_sequences import Strip
+from objcentric.training import targets
+
+
+def pixels(image: Array) -> Array:
+    return image.astype(jnp.float32) / 255
+
+
+def densities(trace: Trace) -> dict[str, Array]:
+    """What a trace estimates of its sequence, in nats: ``elbo``, ``log_likelihood`` and ``kl``."""
+    log_likelihood = trace.outputs["log_likelihood"]
+    elbo = trace.log_p - trace.log_q
+    return {"elbo": elbo, "log_likelihood": log_likelihood, "kl": log_likelihood - elbo}
+
+
+def bound(model: Model, c: ConfigDict, hparams: dict) -> Callable:
+    """``(params, image [B, T, ...], keys [B]) -> {"iwae": [B]}`` of c.num_particles, c.particle_chunk at a time."""
+
+    @jax.jit
+    def bound(params: dict, image: Array, keys: Array) -> dict:
+        x = pixels(image)
+
+        def chunk_bound(i: Array) -> Array:
+            folded = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+            return objectives.log_mean_exp(
+                targets.log_w(targets.trace_particles(model, params, folded, x, hparams, c.particle_chunk))
+            )
+
+        chunks = jax.lax.map(chunk_bound, jnp.arange(c.num_particles // c.particle_chunk))
+        return {"iwae": objectives.log_mean_exp(chunks.T)}
+
+    return bound
+
+
+def foresee(sequential: Sequential, hparams: dict, given: int, drawn: Callable) -> Callable:
+    """``(params, image [B, T, ...], keys [B]) -> frames [B, T, ...]``: ``given`` as q sees them, then from the prior.
+
+    Args:
+      drawn: ``(state, mean) -> dict``, what is kept of a frame.
+    """
+
+    @jax.jit
+    def foresee(params: dict, image: Array, keys: Array) -> dict:
+        def see(state: Any, inputs: tuple) -> tuple[Any, dict]:
+            step = sequential.step(params, inputs[0], state, inputs[1], hparams)
+            return step.state, drawn(step.state, step.outputs["mean"])
+
+        def imagine(state: Any, key: Array) -> tuple[Any, dict]:
+            state, _, mean = sequential.imagine(params, key, state, hparams)
+            return state, drawn(state, mean)
+
+        def one(key: Array, x: Array) -> dict:
+            keys = jax.random.split(key, len(x))
+            state, seen = jax.lax.scan(see, sequential.start(params), (keys[:given], x[:given]))
+            _, imagined = jax.lax.scan(imagine, state, keys[given:])
+            return jax.tree.map(lambda *frames: jnp.concatenate(frames), seen, imagined)
+
+        return jax.vmap(one)(keys, pixels(image))
+
+    return foresee
+
+
+def dream(sequential: Sequential, hparams_of: Callable, num_frames: int, drawn: Callable) -> Callable:
+    """``(params, keys [B]) -> frames [B, T, ...]`` from the prior.
+
+    Args:
+      hparams_of: ``(state) -> hparams`` of the frame that follows it.
+      drawn: ``(state, mean) -> dict``, what is kept of a frame.
+    """
+
+    @jax.jit
+    def dream(params: dict, keys: Array) -> dict:
+        def imagine(state: Any, key: Array) -> tuple[Any, dict]:
+            state, _, mean = sequential.imagine(params, key, state, hparams_of(state))
+            return state, drawn(state, mean)
+
+        def one(key: Array) -> dict:
+            return jax.lax.scan(imagine, sequential.start(params), jax.random.split(key, num_frames))[1]
+
+        return jax.vmap(one)(keys)
+
+    return dream
+
+
+def prediction_errors(imagined: np.ndarray, image: np.ndarray, given: int) -> dict[str, float]:
+    """Mean squared errors, per pixel in [0, 1], of the frames after the ``given`` ones.
+
+    ``imagined_error`` is that of the frames ``imagined [M, T, ...]`` by the prior, ``copied_error`` that of the last
+    given frame in their place; ``image`` is uint8 ``[M, T, ...]``.
+    """
+    future, last = image[:, given:] / 255, image[:, given - 1 : given] / 255
+    return {
+        "imagined_error": float(np.mean(np.square(imagined[:, given:] - future))),
+        "copied_error": float(np.mean(np.square(last - future))),
+    }
+
+
+def pictures(name: str, strips: list[Strip], frame_names: tuple[str, ...] = ()) -> dict[str, Figure | np.ndarray]:
+    """Filmstrips ``name`` and the animation ``name_film``."""
+    return {
+        name: plots_sequences.filmstrips(strips, frame_names=frame_names),
+        f"{name}_film": plots_sequences.animation(strips),
+    }
+
+
+def frame_names(num_frames: int, given: int) -> tuple[str, ...]:
+    return tuple(f"given {t + 1}" if t < given else f"imagined {t + 1}" for t in range(num_frames))
+
+
+def check(c: ConfigDict, image: np.ndarray) -> None:
+    """UserError where config.evaluate and sequences ``image [M, T, H, W, C]`` disagree."""
+    if image.ndim != 5:
+        raise UserError(
+            f"data of shape {image.shape[1:]} are no sequences [T, H, W, C]: start from the data of configs/sqair.py"
+        )
+    num_frames = image.shape[1]
+    if not 1 <= c.given_frames < num_frames:
+        raise UserError(f"evaluate.given_frames={c.given_frames}: use 1 to {num_frames - 1}")
+    check_evaluate(c)

@@ -1,0 +1,126 @@
+"""VRNN on sequences, SQAIR's baseline (thesis, appendix 5.D.3): latents without structure, trained with FIVO."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from ml_collections import ConfigDict
+
+from experiments import addition, sequences
+from experiments.air import in_batches
+from objcentric.data import loader
+from objcentric.errors import UserError
+from objcentric.models import vrnn
+from objcentric.plots_sequences import Strip
+from objcentric.training import schedules, targets
+from objcentric.training.experiment import Experiment
+
+OBJECTIVES = ("fivo", "elbo", "iwae", "miwae", "ciwae")  # one gradient for p and q, which share networks
+
+
+def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
+    """The experiment that ``config`` (configs/vrnn.py) describes; ``data`` takes the place of config.data's."""
+    data = loader.load(config.data) if data is None else data
+    check(config, data)
+    num_frames, *canvas = data.test["image"].shape[1:]
+    sequential = vrnn.make(model_config(config, tuple(canvas), num_frames))
+    model = sequential.model
+    objective = targets.make(model, config.objective, sequential=sequential)
+    given = config.evaluate.given_frames
+
+    def init(key: Array) -> tuple[dict, Any]:
+        return model.init(key), ()
+
+    def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
+        loss, (bound, traces, aux) = objective.loss(params, sequences.pixels(batch["image"]), keys, {}, aux)
+        metrics = {"bound": bound, "log_likelihood": traces.outputs["log_likelihood"]}
+        return loss / num_frames, ({name: jnp.mean(each) / num_frames for name, each in metrics.items()}, aux)
+
+    def trace(params: dict, image: Array, keys: Array) -> Any:
+        return jax.vmap(model.trace, (None, 0, 0, None))(params, keys, sequences.pixels(image), {})
+
+    @jax.jit
+    def look(params: dict, image: Array, keys: Array) -> dict:
+        return sequences.densities(trace(params, image, keys))
+
+    @jax.jit
+    def reconstruct(params: dict, image: Array, keys: Array) -> Array:
+        return trace(params, image, keys).outputs["mean"]
+
+    @jax.jit
+    def encode(params: dict, image: Array, keys: Array) -> Array:
+        return trace(params, image, keys).z
+
+    def drawn(state: vrnn.State, mean: Array) -> dict:
+        return {"mean": mean}
+
+    bound = sequences.bound(model, config.evaluate, {})
+    foresee = sequences.foresee(sequential, {}, given, drawn)
+    dream = sequences.dream(sequential, lambda state: {}, num_frames, drawn)
+
+    def evaluate(params: dict, split: dict, key: Array, *, final: bool) -> dict[str, Any]:
+        """Figures on a split: densities in nats per sequence.
+
+        ``final`` adds the IWAE bound, the errors of imagined frames and, unless config.evaluate.addition_steps is 0,
+        how well a classifier adds the digits of a frame from its latents.
+        """
+        look_key, bound_key, imagine_key, addition_key = jax.random.split(key, 4)
+        size = config.evaluate.batch_size
+        seen = in_batches(look, params, split["image"], look_key, size)
+        figures = {name: float(np.mean(each)) for name, each in seen.items()}
+        if final:
+            few = split["image"][: config.evaluate.num_examples]
+            values = in_batches(bound, params, few, bound_key, size)
+            figures[f"iwae_{config.evaluate.num_particles}"] = float(np.mean(values["iwae"]))
+            imagined = in_batches(foresee, params, few, imagine_key, size)["mean"]
+            figures |= sequences.prediction_errors(imagined, few, given)
+        if final and config.evaluate.addition_steps:
+            figures["addition_accuracy"] = addition.evaluate(
+                encode, params, data.train, split, addition_key, config.evaluate
+            )
+        return figures
+
+    def figures(params: dict, split: dict, key: Array, evaluated: dict) -> dict[str, Any]:
+        """Filmstrips and animations: reconstructions, what is imagined after the given frames, and what is dreamt."""
+        look_key, imagine_key, dream_key = jax.random.split(key, 3)
+        few, size = split["image"][: config.evaluate.num_pictures], config.evaluate.batch_size
+        inputs = Strip("input", few)
+        seen = in_batches(reconstruct, params, few, look_key, size)
+        imagined = in_batches(foresee, params, few, imagine_key, size)["mean"]
+        dreamt = jax.device_get(dream(params, jax.random.split(dream_key, len(few))))["mean"]
+        names = sequences.frame_names(num_frames, given)
+        return {
+            **sequences.pictures("reconstructions", [inputs, Strip("VRNN", seen)]),
+            **sequences.pictures("imagined", [inputs, Strip("VRNN", imagined)], names),
+            **sequences.pictures("samples", [Strip("prior", dreamt)]),
+        }
+
+    return Experiment(
+        data=data,
+        optimizer=schedules.make_optimizer(config.optimizer, config.train.num_steps),
+        init=init,
+        loss=loss,
+        evaluate=evaluate,
+        figures=figures,
+        headline=("elbo",),
+        signature=None,
+    )
+
+
+def model_config(config: ConfigDict, canvas: tuple[int, int, int], num_frames: int) -> vrnn.Config:
+    """The model's typed config; canvas and length come from the data."""
+    fields = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in config.model.items()}
+    return vrnn.Config(canvas=canvas, num_frames=num_frames, **fields)
+
+
+def check(config: ConfigDict, data: loader.Data) -> None:
+    """UserError where parts of the config, or config and data, disagree."""
+    if config.objective.name in targets.TARGETS and config.objective.name not in OBJECTIVES:
+        raise UserError(
+            f"objective.name={config.objective.name!r} teaches p and q apart, or discrete latents, and VRNN's p and q "
+            f"share networks: use one of {', '.join(OBJECTIVES)}"
+        )
+    sequences.check(config.evaluate, data.test["image"])
+    addition.check(config.evaluate, data.test)

@@ -1,0 +1,126 @@
+"""Tracking figures of hand-made tracks: two squares that move down side by side, in four frames."""
+
+import numpy as np
+import pytest
+
+from objcentric.errors import UserError
+from objcentric.metrics import tracking
+
+T, R = 4, 2
+needs_trackeval = pytest.mark.skipif(
+    not tracking.available(), reason="TrackEval is missing: install objcentric[tracking]"
+)
+
+
+def make_truth() -> tuple[np.ndarray, np.ndarray]:
+    """Boxes ``[1, T, R, 4]`` and that they are all there."""
+    y, x = np.meshgrid(np.arange(T), 10 * np.arange(R), indexing="ij")
+    return np.stack([y, x, y + 4, x + 4], -1)[None].astype(np.float32), np.ones((1, T, R))
+
+
+def make_tracks() -> dict[str, np.ndarray]:
+    """Those that follow the truth in three slots, of which one is free; a free one has the identity -1."""
+    boxes = np.concatenate([make_truth()[0], np.zeros((1, T, 1, 4), np.float32)], 2)
+    identity = np.broadcast_to(np.array([5, 2, -1]), (1, T, 3)).copy()
+    return {"boxes": boxes, "found": (identity >= 0).astype(np.float32), "identity": identity}
+
+
+def figures(tracks: dict, truth: tuple | None = None, **options) -> list[float]:
+    """MOTA, IDF1 and the share of identity switches."""
+    evaluated = tracking.evaluate(
+        **tracks, **dict(zip(("true_boxes", "there"), truth or make_truth(), strict=True)), **options
+    )
+    assert tuple(evaluated) == tracking.FIGURES
+    return list(evaluated.values())
+
+
+@needs_trackeval
+def test_perfect_tracks():
+    assert figures(make_tracks()) == [1, 1, 0]
+
+
+@needs_trackeval
+def test_identities_count_and_slots_do_not():
+    tracks = make_tracks()
+    moved = {
+        name: np.where(np.arange(T).reshape(-1, *(1,) * (array.ndim - 2)) < 2, array, np.roll(array, 1, 2))
+        for name, array in tracks.items()
+    }
+    assert figures(moved) == [1, 1, 0]
+
+
+@needs_trackeval
+def test_an_object_gets_another_identity():
+    """One of eight boxes is the first of another identity; that of two boxes is the wrong one for the whole track."""
+    tracks = make_tracks()
+    tracks["identity"][0, 2:, 0] = 7
+    assert figures(tracks) == pytest.approx([1 - 1 / 8, 6 / 8, 1 / 8])
+
+
+@needs_trackeval
+def test_two_objects_swap_identities():
+    tracks = make_tracks()
+    tracks["identity"][0, 2:] = [2, 5, -1]
+    assert figures(tracks) == pytest.approx([1 - 2 / 8, 4 / 8, 2 / 8])
+
+
+@needs_trackeval
+@pytest.mark.parametrize("identity, switches", [(5, 0), (7, 1)])
+def test_an_object_is_missed_once(identity, switches):
+    """And found again, as itself or as a new one."""
+    tracks = make_tracks()
+    tracks["found"][0, 1, 0] = 0
+    tracks["identity"][0, 2:, 0] = identity
+    right = 7 - 1 * switches  # the track's longer part is right, of one box less
+    assert figures(tracks) == pytest.approx([1 - (1 + switches) / 8, right / 7.5, switches / 8])
+
+
+@needs_trackeval
+def test_something_is_found_where_nothing_is():
+    tracks = make_tracks()
+    tracks["boxes"][0, 1, 2] = 20, 20, 24, 24
+    tracks["found"][0, 1, 2], tracks["identity"][0, 1, 2] = 1, 8
+    assert figures(tracks) == pytest.approx([1 - 1 / 8, 8 / 8.5, 0])
+
+
+@needs_trackeval
+def test_boxes_must_overlap():
+    tracks = make_tracks()
+    tracks["boxes"][..., [0, 2]] += 2  # IoU 1/3: every box is missed, and every track is another one
+    assert figures(tracks) == pytest.approx([-1, 0, 0])
+    assert figures(tracks, threshold=0.3) == pytest.approx([1, 1, 0])
+
+
+@needs_trackeval
+def test_what_is_not_there_cannot_be_missed():
+    """An object that leaves."""
+    tracks, (boxes, there) = make_tracks(), make_truth()
+    tracks["found"][0, 2:, 0] = there[0, 2:, 0] = 0
+    assert figures(tracks, (boxes, there)) == [1, 1, 0]
+
+
+@needs_trackeval
+def test_nothing_at_all():
+    """Gives no figure but 0, and does not change those of other sequences."""
+    tracks, (boxes, there) = make_tracks(), make_truth()
+    nothing = tracks | {"found": 0 * tracks["found"]}
+    assert figures(nothing, (boxes, 0 * there)) == [0, 0, 0]
+    assert figures(nothing) == [0, 0, 0]
+    both = {name: np.concatenate([tracks[name], nothing[name]]) for name in tracks}
+    assert figures(both, (np.tile(boxes, (2, 1, 1, 1)), np.concatenate([there, 0 * there]))) == [1, 1, 0]
+
+
+@needs_trackeval
+def test_true_identities():
+    """Rows of the truth need not be one object's; identities need not be those of another sequence."""
+    tracks, (boxes, there) = make_tracks(), make_truth()
+    true_identity = np.broadcast_to(np.array([30, 4]), (1, T, R)).copy()
+    boxes[0, 2:], true_identity[0, 2:] = boxes[0, 2:, ::-1].copy(), [4, 30]
+    assert figures(tracks, (boxes, there), true_identity=true_identity) == [1, 1, 0]
+    assert figures(tracks, (boxes, there)) == pytest.approx([1 - 2 / 8, 4 / 8, 2 / 8])
+
+
+def test_without_trackeval(monkeypatch):
+    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"tracking figures need TrackEval: pip install 'objcentric\[tracking\]'"):
+        figures(make_tracks())
