@@ -561,8 +561,14 @@ def test_rendering_what_was_inferred():
     np.testing.assert_allclose(pictures["mean"], traces.outputs["mean"], atol=1e-5)
     np.testing.assert_allclose(pictures["objects"].sum(2), pictures["mean"], atol=1e-5)
     np.testing.assert_allclose(pictures["boxes"], traces.outputs["boxes"], atol=1e-3)
-    present = traces.outputs["objects"].presence
-    np.testing.assert_array_equal(pictures["objects"].max((-3, -2, -1)) > 0, present == 1)
+    present = traces.outputs["objects"].presence == 1
+    drawn = np.asarray(pictures["objects"]).max((-3, -2, -1)) > 0
+    boxes = np.asarray(pictures["boxes"])
+    centre = (boxes[..., :2] + boxes[..., 2:]) / 2
+    in_view = ((centre > 0) & (centre < np.array(BASE.canvas[:2]))).all(-1)
+    assert (present & in_view).any() and (present & ~in_view).any()
+    np.testing.assert_array_equal(drawn[in_view], present[in_view])
+    assert not drawn[~present].any()
 
 
 # ----------------------------------------------------------------------------------------------------------- structure
