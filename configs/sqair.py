@@ -19,7 +19,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config.data = data()
     config.model = model()
     config.curriculum = curriculum()
-    config.train.update(num_steps=6_500, batch_size=16, eval_every=500, checkpoint_every=500)
+    config.train.update(num_steps=7_000, batch_size=16, eval_every=1_000, checkpoint_every=500)
     config.train.cpu_devices = 2
     config.evaluate.update(num_particles=1_000, particle_chunk=20, num_examples=200)
     config.evaluate.given_frames = 3  # frames seen before the others are imagined
@@ -56,7 +56,7 @@ def model() -> ConfigDict:
     c.reach = 1.5  # largest shift of a glimpse's centre, the canvas' sides being at +-1 (the paper: 1); above 1 objects
     # that leave keep their look and their path out of view, and come back as themselves
     c.discovery_prior = "annealed"  # of the number of new objects: 'annealed', or 'learned' from that of the old ones
-    c.rediscovery_factor = 1e-4  # 'annealed': of presence_prior after the first frame: what is seen late was there before
+    c.rediscovery_factor = 1e-6  # 'annealed': of presence_prior after the first frame: what is seen late was there before
     # (about that of the authors' release; where new objects come at any time, use 1)
     c.discovery_bias = 1.0  # initial logit of a new object under q in the first frame
     c.rediscovery_bias = 0.0  # and in later frames
@@ -77,7 +77,7 @@ def model() -> ConfigDict:
 def curriculum() -> ConfigDict:
     c = ConfigDict()
     c.first_frames = 3  # length of the sequences at first
-    c.steps = (3_000, 4_000)  # at which they become longer, in equal parts; the last one brings all frames
+    c.steps = (2_500, 4_500)  # at which they become longer, in equal parts; the last one brings all frames
     return c
 
 

@@ -1,13 +1,13 @@
 """SQAIR's config of pedestrians: it trains on a small video, and counts people by their boxes."""
 
+import jax
 import pytest
 
 from configs import sqair_pedestrians
 from experiments import sqair
 from objcentric.errors import UserError
-from objcentric.training import loop
 from tests.data import videos
-from tests.experiments import sequences
+from tests.experiments import scenes, sequences
 
 
 def small(tmp_path, **fields):
@@ -18,14 +18,18 @@ def small(tmp_path, **fields):
     return config
 
 
-def test_a_run(tmp_path):
+def test_it_trains_and_counts(tmp_path):
     pytest.importorskip("cv2", reason="OpenCV is not installed: pip install 'objcentric[video]'")
     boxes = videos.walk(80)
     folder = videos.save_mot(tmp_path / "walk", [videos.frame(many, (40, 90)) for many in boxes], boxes)
-    content = loop.run(small(tmp_path, path=str(folder)), tmp_path / "run", sqair.build)
-    assert (content["steps"], content["num_examples"]) == (4, 9)
-    assert {"count_accuracy", "mean_iou", "imagined_error", "copied_error"} <= content.keys()
-    assert len(content["count_accuracy_t"]) == 4
+    experiment = scenes.filled(sqair.build(small(tmp_path, path=str(folder))))
+    params, aux = experiment.init(jax.random.key(0))
+    batch = experiment.stages[-1].batch({"image": experiment.data.train["image"][:4]})
+    loss = lambda params: experiment.loss(params, batch, jax.random.split(jax.random.key(0), 4), 0, aux)  # noqa: E731
+    assert jax.tree.structure(jax.eval_shape(jax.grad(loss, has_aux=True), params)[0]) == jax.tree.structure(params)
+    figures = experiment.evaluate(params, experiment.data.valid, jax.random.key(0), final=False)
+    assert 0 <= figures["count_accuracy"] <= 1 and 0 <= figures["mean_iou"] <= 1
+    assert len(figures["count_accuracy_t"]) == 4
 
 
 def test_it_needs_a_path(tmp_path):

@@ -87,7 +87,7 @@ def opencv() -> ModuleType:
     try:
         import cv2
     except ImportError as error:
-        raise UserError("this needs OpenCV, which is an extra: pip install 'objcentric[video]'") from error
+        raise UserError(f"this needs OpenCV, which is an extra ({error}): pip install 'objcentric[video]'") from error
     return cv2
 
 
