@@ -13,4 +13,5 @@ def get_config():
     config.train.num_steps = 20_000
     config.train.update(eval_every=1_000, checkpoint_every=1_000)
     config.evaluate.update(num_particles=1_000, num_examples=200, num_pictures=30)
+    config.evaluate.addition_steps = 10_000
     return config

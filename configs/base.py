@@ -114,4 +114,6 @@ def evaluate() -> ConfigDict:
     c.particle_chunk = 20  # particles held in memory at once; must divide num_particles
     c.num_examples = 500  # test scenes on which that bound is computed (the other figures use all)
     c.num_pictures = 8  # scenes shown in the pictures
+    c.addition_steps = 0  # of sequences of digits: training steps of a classifier of a frame's sum; 0: leave it out
+    c.addition_examples = 5_000  # training sequences whose latents it learns from, at most
     return c

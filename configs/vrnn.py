@@ -24,8 +24,7 @@ def get_config(variant: str = "mlp") -> ConfigDict:
     config.train.update(num_steps=6_000, batch_size=16, eval_every=1_000, checkpoint_every=1_000)
     config.evaluate.update(num_particles=1_000, particle_chunk=20, num_examples=200)
     config.evaluate.given_frames = 3  # frames seen before the others are imagined
-    config.evaluate.addition_steps = 10_000  # training of the classifier of sums (the paper: 1e7); 0: leave it out
-    config.evaluate.addition_examples = 5_000  # training sequences whose latents it learns from, at most
+    config.evaluate.addition_steps = 10_000  # the paper: 1e7
     if variant.endswith("paper"):  # which does not tell batch size, K and the number of steps
         config.optimizer.update(name="rmsprop", learning_rate=1e-5, decay="constant")
         config.train.update(num_steps=1_000_000, batch_size=32, eval_every=10_000, checkpoint_every=10_000)

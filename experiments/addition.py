@@ -9,7 +9,7 @@ import optax
 from jax import Array
 from ml_collections import ConfigDict
 
-from experiments.air import in_batches
+from experiments.evaluation import in_batches
 from objcentric.data.loader import Split, Stream
 from objcentric.errors import UserError
 from objcentric.nn.mlp import MLP

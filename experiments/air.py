@@ -9,6 +9,8 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
+from experiments import addition, evaluation
+from experiments.evaluation import in_batches
 from objcentric import objectives, plots
 from objcentric.data import loader
 from objcentric.errors import UserError
@@ -25,8 +27,9 @@ CONTINUOUS = ("stl", "dreg", "rws_dreg")  # objectives for models whose latents 
 
 def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     """The experiment that ``config`` (configs/base.py) describes; ``data`` takes the place of config.data's."""
-    data, num_frames = apart(loader.load(config.data) if data is None else data)
-    check(config, data)
+    whole = loader.load(config.data) if data is None else data
+    check(config, whole)
+    data, num_frames = apart(whole)
     model = air.make(model_config(config, data.test["image"].shape[1:]))
     scheduled = {name: schedules.geometric(**config.model[name]) for name in SCHEDULED}
     # Wake-sleep's dreams need an order of the objects; draws of the prior must be such as the prior has them.
@@ -93,6 +96,17 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         chunks = jax.lax.map(chunk_bound, jnp.arange(config.evaluate.num_particles // chunk))
         return {"iwae": objectives.log_mean_exp(chunks.T)}
 
+    @jax.jit
+    def encode(params: dict, image: Array, keys: Array) -> Array:
+        """z^what of all slots ``[B, T, N what_dim]`` of sequences, 0 where there is no object."""
+
+        def one(image: Array, key: Array) -> Array:
+            x, noise = images(image, jax.random.split(key, num_frames))
+            z = jax.vmap(model.trace, (None, 0, 0, None))(params, noise, x, annealed).z
+            return (z["what"] * z["presence"][..., None]).reshape(num_frames, -1)
+
+        return jax.vmap(one)(image, keys)
+
     def evaluate(params: dict, split: dict, key: Array, *, final: bool) -> dict[str, Any]:
         """Figures on a split: densities in nats per image, counting and boxes where the split is annotated.
 
@@ -100,7 +114,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         of the objects that are there, in view or not, and boxes are of those that are in view, of all frames.
         ``mean_iou`` and the precisions are of the tight boxes of the drawn objects, ``glimpse_iou`` of their glimpses.
         Scheduled values are those at the end of their schedule. ``final`` adds the IWAE bound of the first
-        ``evaluate.num_examples`` images, or sequences.
+        ``evaluate.num_examples`` images, or sequences, and of the test sequences, unless config.evaluate.addition_steps
+        is 0, how well a classifier adds the digits of a frame from its latents.
         """
         look_key, bound_key = jax.random.split(key)
         seen = in_batches(look, params, split["image"], look_key, config.evaluate.batch_size)
@@ -123,6 +138,10 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             few = split["image"][: num_frames * config.evaluate.num_examples]
             values = in_batches(bound, params, few, bound_key, config.evaluate.batch_size)
             figures[f"iwae_{config.evaluate.num_particles}"] = num_frames * float(np.mean(values["iwae"]))
+        if final and config.evaluate.addition_steps:
+            figures["addition_accuracy"] = addition.evaluate(
+                encode, params, whole.train, whole.test, jax.random.fold_in(key, 2), config.evaluate
+            )
         return figures
 
     @jax.jit
@@ -175,7 +194,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         evaluate=evaluate,
         figures=figures,
         headline=(*(["count_accuracy"] if counted else ["elbo"]), *(["mean_iou"] if "boxes" in data.test else [])),
-        signature=signature if counted else None,
+        # Of single frames that hide objects, or lack those out of view, no one can ask a success.
+        signature=signature if counted and num_frames == 1 else None,
     )
 
 
@@ -217,30 +237,12 @@ def check(config: ConfigDict, data: loader.Data) -> None:
     most = max((int(count.max()) for count in counted), default=0)
     if most > config.model.num_steps:
         raise UserError(f"scenes hold up to {most} objects, model.num_steps={config.model.num_steps}: set it to {most}")
-    check_evaluate(config.evaluate)
+    evaluation.check(config.evaluate)
+    addition.check(config.evaluate, data.test)
     for name, largest in SCHEDULED.items():
         start, end, steps = (config.model[name][field] for field in ("start", "end", "steps"))
         if not (0 < start <= largest and 0 < end <= largest and steps >= 0):
             raise UserError(f"model.{name}: start={start} and end={end} must lie in (0, {largest}], steps={steps} >= 0")
-
-
-def check_evaluate(c: ConfigDict) -> None:
-    for name in ("batch_size", "num_examples", "num_pictures"):
-        if c[name] < 1:
-            raise UserError(f"evaluate.{name}={c[name]} must be at least 1")
-    particles, chunk = c.num_particles, c.particle_chunk
-    if particles < 1 or chunk < 1 or particles % chunk:
-        raise UserError(f"evaluate.particle_chunk={chunk} must divide evaluate.num_particles={particles}")
-
-
-def in_batches(function: Callable, params: dict, image: np.ndarray, key: Array, batch_size: int) -> Any:
-    """``function(params, image, keys)`` over all images, batch by batch (the last one padded), as numpy arrays."""
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(image)))
-    results = []
-    for start in range(0, len(image), batch_size):
-        rows = np.minimum(np.arange(start, start + batch_size), len(image) - 1)
-        results.append(jax.device_get(function(params, image[rows], keys[rows])))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(image)], *results)
 
 
 def matching_pairs(counts: np.ndarray, most: int = 6) -> list[tuple[int, int]]:

@@ -10,7 +10,7 @@ from jax import Array
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from experiments.air import check_evaluate
+from experiments import evaluation
 from objcentric import objectives, plots_sequences
 from objcentric.errors import UserError
 from objcentric.models.model import Model, Sequential, Trace
@@ -132,4 +132,4 @@ def check(c: ConfigDict, image: np.ndarray) -> None:
     num_frames = image.shape[1]
     if not 1 <= c.given_frames < num_frames:
         raise UserError(f"evaluate.given_frames={c.given_frames}: use 1 to {num_frames - 1}")
-    check_evaluate(c)
+    evaluation.check(c)

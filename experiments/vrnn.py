@@ -9,7 +9,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from experiments import addition, sequences
-from experiments.air import in_batches
+from experiments.evaluation import in_batches
 from objcentric.data import loader
 from objcentric.errors import UserError
 from objcentric.models import vrnn

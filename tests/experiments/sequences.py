@@ -51,4 +51,4 @@ def shrink(config: ConfigDict) -> None:
     config.model.update(decoder_features=(2, 2), decoder_strides=(1, 2), decoder_hidden=4)
     config.train.update(num_steps=4, inner_steps=2, eval_every=4)
     config.curriculum.update(first_frames=2, steps=(2,))
-    config.evaluate.given_frames = 2
+    config.evaluate.update(given_frames=2, addition_steps=20, addition_examples=10)

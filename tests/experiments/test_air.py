@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import air_moving
-from experiments import air
+from experiments import addition, air, evaluation
 from objcentric import objectives
 from objcentric.data import loader
 from objcentric.errors import UserError
@@ -231,6 +231,25 @@ def test_figures_of_the_frames_of_sequences(monkeypatch):
     assert figures["mean_iou"] == pytest.approx(1) and figures["average_precision"] == pytest.approx(1)
 
 
+def test_sums_of_the_digits_of_frames(monkeypatch):
+    """The classifier gets z^what of each frame's objects, 0 where there is none, and the frame's sum."""
+    given = {}
+    monkeypatch.setattr(
+        addition, "accuracy", lambda codes, sums, key, *, num_steps: given.update(codes=codes, sums=sums)
+    )
+    config = scenes.make_config(evaluate__addition_steps=20, evaluate__addition_examples=10)
+    experiment = scenes.filled(air.build(config, data=sequences.make_data()))
+    params, _ = experiment.init(jax.random.key(0))
+    experiment.evaluate(params, experiment.data.test, jax.random.key(0), final=True)
+    slots = {name: codes.reshape(-1, 2, 3) for name, codes in given["codes"].items()}
+    assert [len(codes) for codes in slots.values()] == [10 * 4, 13 * 4]
+    free = {name: (codes == 0).all(-1) for name, codes in slots.items()}
+    assert all(
+        each.any() and not each.all() and (each == (slots[name] == 0).any(-1)).all() for name, each in free.items()
+    )
+    np.testing.assert_array_equal(given["sums"]["test"], np.repeat([0, 0, 1] * 4 + [0], 4))  # of labels 0, or 0 and 1
+
+
 def test_the_size_of_the_model_for_moving_digits():
     model = air.air.make(air.model_config(air_moving.get_config(), (50, 50, 1)))
     params = jax.eval_shape(model.init, jax.random.key(0))
@@ -261,8 +280,8 @@ def test_in_batches(batch_size):
         sizes.add(len(image))
         return {"sum": params * image.sum(1), "noise": jax.vmap(jax.random.uniform)(keys)}
 
-    rows = air.in_batches(function, 10, image, jax.random.key(0), batch_size)
-    whole = air.in_batches(function, 10, image, jax.random.key(0), 13)
+    rows = evaluation.in_batches(function, 10, image, jax.random.key(0), batch_size)
+    whole = evaluation.in_batches(function, 10, image, jax.random.key(0), 13)
     np.testing.assert_array_equal(rows["sum"], 10 * image.sum(1))
     np.testing.assert_array_equal(rows["noise"], whole["noise"])
     assert len(np.unique(rows["noise"])) == 13

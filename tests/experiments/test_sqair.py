@@ -56,7 +56,15 @@ def test_the_curriculum():
     ],
 )
 def test_failures(accuracy, discovered, said):
-    assert sqair.failure(accuracy, discovered, 1.0) == said
+    assert sqair.failure(accuracy, discovered, np.array([1.0, 0.0, 0.0])) == said
+
+
+def test_late_objects_are_no_failure():
+    split = {"presence": np.array([[[0, 1], [1, 1], [0, 1]], [[0, 0], [0, 0], [1, 0]]], np.uint8)}
+    np.testing.assert_array_equal(sqair.born(split), [0.5, 0.5, 0.5])
+    np.testing.assert_array_equal(sqair.born({"count": np.array([[1, 2, 1], [0, 0, 1]])}), [0.5, 0.5, 0.5])
+    assert sqair.failure(0.99, [0.5, 0.5, 0.5], sqair.born(split)) is None
+    assert sqair.failure(0.99, [0.5, 1.5, 0.5], sqair.born(split)) == "objects are discovered again in the second frame"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,21 @@
+"""SQAIR on sequences of 0 to 2 moving MNIST digits (thesis, section 5.4.1), read as configs/air_mnist.py does.
+
+python launch.py --config=configs/sqair_mnist.py --workdir=runs/sqair_mnist
+python launch.py --config=configs/sqair_mnist.py:paper --workdir=runs/sqair_mnist_paper
+"""
+
+from ml_collections import ConfigDict
+
+from configs import sqair
+
+
+def get_config(variant: str = "fast") -> ConfigDict:
+    """``variant`` as in configs/sqair.py: 'fast', or the models and training of the paper, 'paper' and 'conv'."""
+    config = sqair.get_config(variant)
+    config.data.update(source="mnist", object_size=(20, 20))
+    config.model.object_size = (20.0, 20.0)
+    if variant == "fast":
+        config.data.num_train = 40_000
+        config.train.num_steps = 9_000
+        config.curriculum.steps = (4_000, 6_000)
+    return config
