@@ -110,13 +110,13 @@ def compiled(gradient: Callable, *arguments: Any) -> Callable[[], Any]:
 
 
 def of_air(num_particles: int) -> dict[str, Callable]:
-    return {name: make_gradient(name, num_particles, 32) for name in targets.TARGETS if name not in air.CONTINUOUS}
+    return {name: make_gradient(name, num_particles, 32) for name in targets.TARGETS if name not in targets.CONTINUOUS}
 
 
 BOUNDS = ("iwae", "elbo", "miwae", "ciwae", "piwae")
 
 
-def of_vae(num_particles: int, names: Sequence[str] = (*BOUNDS, *air.CONTINUOUS)) -> dict[str, Callable]:
+def of_vae(num_particles: int, names: Sequence[str] = (*BOUNDS, *targets.CONTINUOUS)) -> dict[str, Callable]:
     """Of the bounds, and of the estimators for which all latents must be continuous."""
     image = np.random.default_rng(0).integers(0, 256, (20, 28, 28, 1), np.uint8)
     data = Data(*({"image": image},) * 3)

@@ -22,8 +22,6 @@ from objcentric.training.experiment import Experiment
 
 SCHEDULED = {"presence_prior": 1.0, "presence_margin": 0.4}  # fields of config.model that follow the step; at most
 
-CONTINUOUS = ("stl", "dreg", "rws_dreg")  # objectives for models whose latents all are continuous
-
 
 def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     """The experiment that ``config`` (configs/base.py) describes; ``data`` takes the place of config.data's."""
@@ -228,11 +226,7 @@ def model_config(config: ConfigDict, canvas: tuple[int, int, int]) -> air.Config
 
 def check(config: ConfigDict, data: loader.Data) -> None:
     """UserError where parts of the config, or config and data, disagree."""
-    if config.objective.name in CONTINUOUS:
-        raise UserError(
-            f"objective.name={config.objective.name!r} is for continuous latents alone, and presence is discrete: use"
-            " vimco, nvil, ww, ..."
-        )
+    targets.check_discrete(config.objective)
     counted = (split["count"] for split in data if isinstance(split, dict) and "count" in split)
     most = max((int(count.max()) for count in counted), default=0)
     if most > config.model.num_steps:

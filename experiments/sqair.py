@@ -199,6 +199,7 @@ def model_config(config: ConfigDict, canvas: tuple[int, int, int], num_frames: i
 
 def check(config: ConfigDict, data: loader.Data) -> None:
     """UserError where parts of the config, or config and data, disagree."""
+    targets.check_discrete(config.objective)
     counts = [split["count"] for split in data if isinstance(split, dict) and "count" in split]
     most = max((int(count.max()) for count in counts), default=0)
     if most > config.model.num_objects:

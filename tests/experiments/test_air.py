@@ -54,7 +54,7 @@ def toy(config):
 # ------------------------------------------------------------------------------------------------------------ training
 
 
-@pytest.mark.parametrize("name", [name for name in targets.TARGETS if name not in air.CONTINUOUS])
+@pytest.mark.parametrize("name", [name for name in targets.TARGETS if name not in targets.CONTINUOUS])
 def test_every_objective_trains_alike_on_one_device_and_on_four(name, monkeypatch, tmp_path):
     monkeypatch.setattr(air.air, "make", toy)
     config = scenes.make_config(objective__name=name)

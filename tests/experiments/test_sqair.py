@@ -75,6 +75,10 @@ def test_late_objects_are_no_failure():
         ({"curriculum__steps": (3, 3)}, r"curriculum.steps=\(3, 3\): use ascending steps"),
         ({"evaluate__given_frames": 4}, "evaluate.given_frames=4: use 1 to 3"),
         ({"evaluate__particle_chunk": 3}, "evaluate.particle_chunk=3 must divide"),
+        (
+            {"objective__name": "dreg"},
+            "objective.name='dreg' is for continuous latents alone, and presence is discrete",
+        ),
         ({"model__network": "cnn"}, "model.network='cnn' is unknown"),
         ({"model__presence_prior__end": 0.0}, "model.presence_prior: start="),
     ],

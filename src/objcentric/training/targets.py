@@ -304,8 +304,18 @@ TARGETS = {
     "rws_dreg": _reparameterized("rws_dreg"),
 }
 
+CONTINUOUS = ("stl", "dreg", "rws_dreg")  # for models whose latents all are continuous
+
 # Their traces are those of the last particles and their ancestors: `log_w` of them is not what the bound is made of.
 OF_SEQUENCES = {"fivo": _fivo(objectives.ess_below)}
+
+
+def check_discrete(c: ConfigDict) -> None:
+    """UserError where the objective has no score for discrete latents."""
+    if c.name in CONTINUOUS:
+        raise UserError(
+            f"objective.name={c.name!r} is for continuous latents alone, and presence is discrete: use vimco, ww, ..."
+        )
 
 
 def _check(c: ConfigDict, sequential: Sequential | None) -> None:
