@@ -48,6 +48,7 @@ def air() -> ConfigDict:
     c.glimpse_size = (20, 20)  # height and width of a glimpse, pixels
     c.what_dim = 50  # dimension of z^what
     c.hidden = 256  # units of the recurrent core and of every hidden layer but the up-convolution's
+    c.reach = 1.0  # largest shift of a glimpse's centre, the canvas' sides being at +-1
     c.object_size = 18.0  # expected side of an object, pixels: sets the prior of where and the initial glimpses
     c.scale_std = 0.3  # prior std of the logit of a glimpse's scale: 0.3 is about 15% of its side
     c.likelihood = "gaussian"  # 'gaussian' (fixed std) or 'bernoulli' (binarised images)
@@ -87,7 +88,9 @@ def optimizer() -> ConfigDict:
     c.name = "adam"  # 'adam' or 'rmsprop' (momentum 0.9, as the papers)
     c.learning_rate = 5e-4  # at 1e-3 some seeds settle where they look before they know what they look for
     c.warmup_steps = 0  # linear warm-up from 0
-    c.decay = "cosine"  # 'constant' or 'cosine' (to 0 at the last step)
+    c.decay = "cosine"  # 'constant', 'cosine' (to 0 at the last step) or 'stairs'
+    c.stairs_at = ()  # 'stairs': steps from which on the learning rate is learning_rate times the factors of stairs_to
+    c.stairs_to = ()
     c.clip_norm = 10.0  # global norm of the gradient; 0 turns clipping off
     c.baseline_factor = 10.0  # learning rate of baselines relative to the model's
     return c
@@ -112,7 +115,7 @@ def evaluate() -> ConfigDict:
     c.batch_size = 100
     c.num_particles = 100  # K of the IWAE bound reported at the end
     c.particle_chunk = 20  # particles held in memory at once; must divide num_particles
-    c.num_examples = 500  # test scenes on which that bound is computed (the other figures use all)
+    c.num_examples = 500  # test scenes of that bound, and test sequences of imagined frames (other figures use all)
     c.num_pictures = 8  # scenes shown in the pictures
     c.addition_steps = 0  # of sequences of digits: training steps of a classifier of a frame's sum; 0: leave it out
     c.addition_examples = 5_000  # training sequences whose latents it learns from, at most

@@ -17,7 +17,8 @@ def get_config(variant: str = "fast") -> ConfigDict:
     """``variant`` is one of `VARIANTS`.
 
     'fast' is a recipe for two CPU cores; 'any_time' the same on the harder data of appendix 5.F, whose digits appear
-    and disappear at any time; 'paper' and 'conv' are the models and training of the paper.
+    and disappear at any time; 'paper' and 'conv' are the models and training of the paper, but for its early stopping
+    "in case of overfitting".
     """
     if variant not in VARIANTS:
         raise ValueError(f"the variant {variant!r} is unknown: write one of :{', :'.join(VARIANTS)}")
@@ -37,12 +38,14 @@ def get_config(variant: str = "fast") -> ConfigDict:
     if variant in ("paper", "conv"):
         config.model.hidden = 256 if variant == "paper" else 128
         config.model.network = "mlp" if variant == "paper" else "conv"
-        config.model.discovery_prior = "learned"
-        config.model.reach = 1.0
-        config.optimizer.update(name="rmsprop", learning_rate=1e-5, decay="constant")
+        config.model.update(discovery_prior="learned", reach=1.0, scale_std=1.0)
+        config.model.presence_margin.update(start=1e-4, steps=0)
+        config.optimizer.update(name="rmsprop", learning_rate=1e-5, clip_norm=0.0)
+        config.optimizer.update(decay="stairs", stairs_at=(400_000, 1_000_000), stairs_to=(1 / 3, 0.1))
         config.train.update(num_steps=2_000_000, batch_size=32, eval_every=10_000, checkpoint_every=10_000)
         config.curriculum.steps = tuple(100_000 * i for i in range(1, 8))
         config.data.update(num_train=60_000, num_test=10_000)
+        config.evaluate.update(addition_steps=10_000_000, addition_examples=60_000)
     return config
 
 
@@ -62,8 +65,8 @@ def model() -> ConfigDict:
     c.scale_std = 0.3  # prior std of the logit of a new object's scale
     c.likelihood = "gaussian"  # 'gaussian' (fixed std) or 'bernoulli'
     c.output_std = 0.3  # std of the Gaussian likelihood
-    c.reach = 1.5  # largest shift of a glimpse's centre, the canvas' sides being at +-1 (the paper: 1); above 1 objects
-    # that leave keep their look and their path out of view, and come back as themselves
+    c.reach = 1.5  # largest shift of a glimpse's centre, the canvas' sides being at +-1 (authors' release: 1); above 1,
+    # objects that leave keep their look and their path out of view, and come back as themselves
     c.discovery_prior = "annealed"  # of the number of new objects: 'annealed', or 'learned' from that of the old ones
     c.rediscovery_factor = 1e-6  # 'annealed': of presence_prior after the first frame, where new objects are unlikely
     # (in the authors' release about 5e-5; where they come at any time, use 1)

@@ -6,9 +6,11 @@ counted and tracked; or a video, or a folder of its frames. It needs OpenCV: pip
 python launch.py --config=configs/sqair_pedestrians.py --config.data.path=FOLDER --workdir=runs/sqair_pedestrians
 python launch.py --config=configs/sqair_pedestrians.py:conv --config.data.path=FOLDER --workdir=runs/pedestrians_conv
 
-Sizes suit PETS09-S2L1 (768x576 and 7 frames a second; halve data.downsample if yours has half that size); for another
-camera choose data.downsample and model.object_size so that people are some 27 pixels tall, and data.frame_step so that
-they walk some 3 pixels from a frame to the next.
+Sizes suit PETS09-S2L1 (7 frames a second) in any copy; for another camera choose data.frame_size and model.object_size
+so that people are some 27 pixels tall, and data.frame_step so that they walk some 3 pixels from a frame to the next.
+
+'conv' has the layers of appendix 5.E but 1.67M parameters, not its 3.5M. Strides of (2, 2, 1, 1), those of the paper's
+CONV-SQAIR, would make it 3.35M, so it is probably the appendix's (2, 2, 2, 1) that do not fit.
 """
 
 from ml_collections import ConfigDict
@@ -17,12 +19,14 @@ from configs import sqair
 
 
 def get_config(variant: str = "fast") -> ConfigDict:
-    """``variant`` is 'fast', a recipe for two CPU cores, or 'conv', the paper's model and training."""
+    """``variant`` is 'fast', a recipe for two CPU cores, or 'conv', the model and training that the paper describes."""
     if variant not in ("fast", "conv"):
         raise ValueError(f"the variant {variant!r} is unknown: write :fast or :conv")
     config = sqair.get_config(variant)
     config.data = data()
     config.model.update(object_size=(27.0, 10.0), glimpse_size=(28, 12))  # medians of PETS09-S2L1; the paper's glimpse
+    # People come at any time, and those who are less than half in view no longer count.
+    config.model.update(rediscovery_factor=1.0, reach=1.0)
     config.evaluate.given_frames = 4
     config.evaluate.addition_steps = 0  # there are no digits to add
     if variant == "conv":
@@ -40,8 +44,8 @@ def data() -> ConfigDict:
     c.path = ""  # folder of a MOTChallenge sequence (with seqinfo.ini, and gt/gt.txt to evaluate), a video, or a folder
     # of its frames, numbered
     c.cache_dir = ""  # prepared crops; '' means $OBJCENTRIC_CACHE, else ~/.cache/objcentric
-    c.downsample = 3.0  # factor by which frames are made smaller, at least 1
-    c.canvas = (64, 64)  # height and width of a crop, pixels of the smaller frames
+    c.frame_size = (192, 256)  # height and width that frames are made smaller to, pixels (the paper: 175, 240)
+    c.canvas = (64, 64)  # and of a crop of the smaller frames
     c.num_frames = 5  # T, length of a sequence
     c.frame_step = 2  # frames of the video from one of a sequence to the next; 1: every frame
     c.invert = True  # whether to invert the colours: people, dark on light, become bright

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from experiments import addition, evaluation
 from experiments.evaluation import in_batches
-from objcentric import objectives, plots
+from objcentric import plots
 from objcentric.data import loader
 from objcentric.errors import UserError
 from objcentric.metrics import boxes as box_metrics
@@ -80,19 +80,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             "scores": jnp.cumprod(presence_prob, -1),
         }
 
-    @jax.jit
-    def bound(params: dict, image: Array, keys: Array) -> dict:
-        """IWAE bound of each image, ``particle_chunk`` particles at a time."""
-        x, noise = images(image, keys)
-        chunk = config.evaluate.particle_chunk
-
-        def chunk_bound(i: Array) -> Array:
-            keys = jax.vmap(jax.random.fold_in, (0, None))(noise, i)
-            traces = targets.trace_particles(model, params, keys, x, annealed, chunk)
-            return objectives.log_mean_exp(traces.log_p - traces.log_q)
-
-        chunks = jax.lax.map(chunk_bound, jnp.arange(config.evaluate.num_particles // chunk))
-        return {"iwae": objectives.log_mean_exp(chunks.T)}
+    bound = evaluation.make_bound(model, config.evaluate, annealed, images)
 
     @jax.jit
     def encode(params: dict, image: Array, keys: Array) -> Array:
@@ -233,10 +221,7 @@ def check(config: ConfigDict, data: loader.Data) -> None:
         raise UserError(f"scenes hold up to {most} objects, model.num_steps={config.model.num_steps}: set it to {most}")
     evaluation.check(config.evaluate)
     addition.check(config.evaluate, data.test)
-    for name, largest in SCHEDULED.items():
-        start, end, steps = (config.model[name][field] for field in ("start", "end", "steps"))
-        if not (0 < start <= largest and 0 < end <= largest and steps >= 0):
-            raise UserError(f"model.{name}: start={start} and end={end} must lie in (0, {largest}], steps={steps} >= 0")
+    evaluation.check_scheduled(config.model, SCHEDULED)
 
 
 def matching_pairs(counts: np.ndarray, most: int = 6) -> list[tuple[int, int]]:

@@ -9,7 +9,10 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
+from objcentric import objectives
 from objcentric.errors import UserError
+from objcentric.models.model import Model
+from objcentric.training import targets
 
 
 def check(c: ConfigDict) -> None:
@@ -20,6 +23,36 @@ def check(c: ConfigDict) -> None:
     particles, chunk = c.num_particles, c.particle_chunk
     if particles < 1 or chunk < 1 or particles % chunk:
         raise UserError(f"evaluate.particle_chunk={chunk} must divide evaluate.num_particles={particles}")
+
+
+def check_scheduled(c: ConfigDict, largest: dict[str, float]) -> None:
+    """UserError unless the fields of config.model that ``largest`` names are schedules within (0, largest]."""
+    for name, most in largest.items():
+        start, end, steps = (c[name][field] for field in ("start", "end", "steps"))
+        if not (0 < start <= most and 0 < end <= most and steps >= 0):
+            raise UserError(f"model.{name}: start={start} and end={end} must lie in (0, {most}], steps={steps} >= 0")
+
+
+def make_bound(model: Model, c: ConfigDict, hparams: dict, read: Callable) -> Callable:
+    """``(params, image [B, ...], keys [B]) -> {"iwae": [B]}`` of c.num_particles, c.particle_chunk of them at a time.
+
+    Args:
+      read: ``(image, keys) -> (x, keys)``, of a batch.
+    """
+
+    @jax.jit
+    def bound(params: dict, image: Array, keys: Array) -> dict:
+        x, keys = read(image, keys)
+
+        def chunk_bound(i: Array) -> Array:
+            folded = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+            traces = targets.trace_particles(model, params, folded, x, hparams, c.particle_chunk)
+            return objectives.log_mean_exp(targets.log_w(traces))
+
+        chunks = jax.lax.map(chunk_bound, jnp.arange(c.num_particles // c.particle_chunk))
+        return {"iwae": objectives.log_mean_exp(chunks.T)}
+
+    return bound
 
 
 def in_batches(function: Callable, params: dict, image: np.ndarray, key: Array, batch_size: int) -> Any:

@@ -20,7 +20,7 @@ from objcentric.metrics.boxes import iou
 from objcentric.models import air as air_model
 from objcentric.models import sqair as sqair_model
 from objcentric.plots_sequences import Strip
-from objcentric.training import writer
+from objcentric.training import workdir, writer
 from objcentric.training.restore import Run, restore_run
 
 
@@ -33,10 +33,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sequences", type=int, default=3, help="how many to show")
     arguments = parser.parse_args(argv)
     try:
+        for name in ("air", "sqair"):
+            theirs = workdir.read_config(Path(getattr(arguments, name))).experiment
+            if theirs != name:
+                raise UserError(f"--{name}={getattr(arguments, name)} holds a run of {theirs}: name one of {name}")
         per_frame, tracked = restore_run(arguments.air, air.build), restore_run(arguments.sqair, sqair.build)
         split = tracked.experiment.data.test
         if not np.array_equal(per_frame.experiment.data.test["image"], np.concatenate(split["image"])):
             raise UserError(f"{arguments.air} and {arguments.sqair} have other data: train both on the same")
+        if "boxes" not in split:
+            raise UserError("the data do not say where objects are, so none are known to overlap: use moving digits")
         image = split["image"][overlapping(split, arguments.sequences)]
     except UserError as error:
         print(f"objcentric: {error}", file=sys.stderr)

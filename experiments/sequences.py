@@ -11,15 +11,23 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from experiments import evaluation
-from objcentric import objectives, plots_sequences
+from objcentric import plots_sequences
 from objcentric.errors import UserError
-from objcentric.models.model import Model, Sequential, Trace
+from objcentric.models.model import Sequential, Trace
 from objcentric.plots_sequences import Strip
-from objcentric.training import targets
 
 
-def pixels(image: Array) -> Array:
-    return image.astype(jnp.float32) / 255
+def reader(likelihood: str) -> Callable:
+    """``(image uint8 [B, ...], keys [B]) -> (x, keys)``: x in [0, 1], drawn as binary pixels for 'bernoulli'."""
+
+    def read(image: Array, keys: Array) -> tuple[Array, Array]:
+        x = image.astype(jnp.float32) / 255
+        if likelihood == "bernoulli":
+            keys, binary = jnp.unstack(jax.vmap(jax.random.split)(keys), axis=1)
+            x = jax.vmap(jax.random.bernoulli)(binary, x).astype(jnp.float32)
+        return x, keys
+
+    return read
 
 
 def densities(trace: Trace) -> dict[str, Array]:
@@ -29,30 +37,12 @@ def densities(trace: Trace) -> dict[str, Array]:
     return {"elbo": elbo, "log_likelihood": log_likelihood, "kl": log_likelihood - elbo}
 
 
-def bound(model: Model, c: ConfigDict, hparams: dict) -> Callable:
-    """``(params, image [B, T, ...], keys [B]) -> {"iwae": [B]}`` of c.num_particles, c.particle_chunk at a time."""
-
-    @jax.jit
-    def bound(params: dict, image: Array, keys: Array) -> dict:
-        x = pixels(image)
-
-        def chunk_bound(i: Array) -> Array:
-            folded = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-            return objectives.log_mean_exp(
-                targets.log_w(targets.trace_particles(model, params, folded, x, hparams, c.particle_chunk))
-            )
-
-        chunks = jax.lax.map(chunk_bound, jnp.arange(c.num_particles // c.particle_chunk))
-        return {"iwae": objectives.log_mean_exp(chunks.T)}
-
-    return bound
-
-
-def foresee(sequential: Sequential, hparams: dict, given: int, drawn: Callable) -> Callable:
+def foresee(sequential: Sequential, hparams: dict, given: int, drawn: Callable, read: Callable) -> Callable:
     """``(params, image [B, T, ...], keys [B]) -> frames [B, T, ...]``: ``given`` as q sees them, then from the prior.
 
     Args:
       drawn: ``(state, mean) -> dict``, what is kept of a frame.
+      read: see `reader`.
     """
 
     @jax.jit
@@ -71,7 +61,8 @@ def foresee(sequential: Sequential, hparams: dict, given: int, drawn: Callable) 
             _, imagined = jax.lax.scan(imagine, state, keys[given:])
             return jax.tree.map(lambda *frames: jnp.concatenate(frames), seen, imagined)
 
-        return jax.vmap(one)(keys, pixels(image))
+        x, keys = read(image, keys)
+        return jax.vmap(one)(keys, x)
 
     return foresee
 
@@ -98,23 +89,28 @@ def dream(sequential: Sequential, hparams_of: Callable, num_frames: int, drawn: 
     return dream
 
 
-def prediction_errors(imagined: np.ndarray, image: np.ndarray, given: int) -> dict[str, float]:
+def prediction_errors(imagined: np.ndarray, image: np.ndarray, given: int) -> dict[str, float | list[float]]:
     """Mean squared errors, per pixel in [0, 1], of the frames after the ``given`` ones.
 
     ``imagined_error`` is that of the frames ``imagined [M, T, ...]`` by the prior, ``copied_error`` that of the last
-    given frame in their place; ``image`` is uint8 ``[M, T, ...]``.
+    given frame in their place; ``image`` is uint8 ``[M, T, ...]``. Those that end in ``_t`` are of each frame, and
+    ``next_frame_error`` is of the first.
     """
     future, last = image[:, given:] / 255, image[:, given - 1 : given] / 255
-    return {
-        "imagined_error": float(np.mean(np.square(imagined[:, given:] - future))),
-        "copied_error": float(np.mean(np.square(last - future))),
-    }
+    figures = {}
+    for name, frames in (("imagined_error", imagined[:, given:]), ("copied_error", last)):
+        errors = np.square(frames - future)
+        figures[name] = float(np.mean(errors))
+        figures[f"{name}_t"] = np.mean(errors, axis=(0, *range(2, errors.ndim))).tolist()
+    return figures | {"next_frame_error": figures["imagined_error_t"][0]}
 
 
-def pictures(name: str, strips: list[Strip], frame_names: tuple[str, ...] = ()) -> dict[str, Figure | np.ndarray]:
+def pictures(
+    name: str, strips: list[Strip], frame_names: tuple[str, ...] = (), title: str = ""
+) -> dict[str, Figure | np.ndarray]:
     """Filmstrips ``name`` and the animation ``name_film``."""
     return {
-        name: plots_sequences.filmstrips(strips, frame_names=frame_names),
+        name: plots_sequences.filmstrips(strips, frame_names=frame_names, title=title),
         f"{name}_film": plots_sequences.animation(strips),
     }
 
@@ -130,6 +126,8 @@ def check(c: ConfigDict, image: np.ndarray) -> None:
             f"data of shape {image.shape[1:]} are no sequences [T, H, W, C]: start from the data of configs/sqair.py"
         )
     num_frames = image.shape[1]
+    if num_frames < 2:
+        raise UserError("sequences of 1 frame are none: set data.num_frames to 2 or more")
     if not 1 <= c.given_frames < num_frames:
         raise UserError(f"evaluate.given_frames={c.given_frames}: use 1 to {num_frames - 1}")
     evaluation.check(c)

@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from experiments import addition, sequences
+from experiments import addition, evaluation, sequences
 from experiments.evaluation import in_batches
 from objcentric.data import loader
 from objcentric.errors import UserError
@@ -28,18 +28,19 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     sequential = vrnn.make(model_config(config, tuple(canvas), num_frames))
     model = sequential.model
     objective = targets.make(model, config.objective, sequential=sequential)
-    given = config.evaluate.given_frames
+    given, read = config.evaluate.given_frames, sequences.reader(config.model.likelihood)
 
     def init(key: Array) -> tuple[dict, Any]:
         return model.init(key), ()
 
     def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
-        loss, (bound, traces, aux) = objective.loss(params, sequences.pixels(batch["image"]), keys, {}, aux)
+        loss, (bound, traces, aux) = objective.loss(params, *read(batch["image"], keys), {}, aux)
         metrics = {"bound": bound, "log_likelihood": traces.outputs["log_likelihood"]}
         return loss / num_frames, ({name: jnp.mean(each) / num_frames for name, each in metrics.items()}, aux)
 
     def trace(params: dict, image: Array, keys: Array) -> Any:
-        return jax.vmap(model.trace, (None, 0, 0, None))(params, keys, sequences.pixels(image), {})
+        x, keys = read(image, keys)
+        return jax.vmap(model.trace, (None, 0, 0, None))(params, keys, x, {})
 
     @jax.jit
     def look(params: dict, image: Array, keys: Array) -> dict:
@@ -56,8 +57,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     def drawn(state: vrnn.State, mean: Array) -> dict:
         return {"mean": mean}
 
-    bound = sequences.bound(model, config.evaluate, {})
-    foresee = sequences.foresee(sequential, {}, given, drawn)
+    bound = evaluation.make_bound(model, config.evaluate, {}, read)
+    foresee = sequences.foresee(sequential, {}, given, drawn, read)
     dream = sequences.dream(sequential, lambda state: {}, num_frames, drawn)
 
     def evaluate(params: dict, split: dict, key: Array, *, final: bool) -> dict[str, Any]:

@@ -65,24 +65,50 @@ def test_table_of_other_models(monkeypatch):
 
 
 def test_measures_sequences(monkeypatch):
-    small = sequences.make_config(data__canvas=(12, 14), model__hidden=4, train__batch_size=2)
-    monkeypatch.setattr(sqair_step.sqair_config, "get_config", small.copy_and_resolve_references)
-    (row,) = sqair_step.measure([sqair_step.Setting(2, 1)], turns=1)
+    def small(variant="fast"):
+        network = "conv" if variant == "conv" else "mlp"
+        return sequences.make_config(
+            data__canvas=(12, 14), model__hidden=4, model__network=network, train__batch_size=2
+        )
+
+    monkeypatch.setattr(sqair_step.sqair_config, "get_config", small)
+    settings = [sqair_step.Setting(2, 1), sqair_step.Setting(2, 1, "conv")]
+    row, conv = sqair_step.measure(settings, turns=1)
     assert (row["ratio"], row["ratio_per_frame"]) == (1, 1)
-    assert min(row["compile_s"], row["memory_mb"], row["ms_per_step"]) > 0
+    assert min(row["compile_s"], row["memory_mb"], row["ms_per_step"], conv["ms_per_step"]) > 0
+    assert conv["memory_mb"] != row["memory_mb"]
 
 
 def test_growth_with_sequences(monkeypatch):
     """Of programs whose seconds are known."""
-    seconds = {2: [4.0, 2.0, 1.0], 6: [8.0, 5.0, 4.0]}
+    seconds = {
+        sqair_step.Setting(2, 1): [4.0, 2.0, 1.0],
+        sqair_step.Setting(6, 3): [8.0, 5.0, 4.0],
+        sqair_step.Setting(2, 2, "conv"): [16.0, 12.0],  # fewer turns
+    }
     monkeypatch.setattr(
-        sqair_step, "prepare", lambda setting: sqair_step.Program(iter(seconds[setting.frames]).__next__, 7.0, 8.0)
+        sqair_step, "prepare", lambda setting: sqair_step.Program(iter(seconds[setting]).__next__, 7.0, 8.0)
     )
-    rows = sqair_step.measure([sqair_step.Setting(2, 1), sqair_step.Setting(6, 3)], turns=3)
-    assert [row["ratio"] for row in rows] == [1, 2.5] and rows[1]["ratio_per_frame"] == pytest.approx(2.5 / 3)
+    rows = sqair_step.measure(list(seconds), turns=3)
+    assert [row["ratio"] for row in rows] == [1, 2.5, 5] and rows[1]["ratio_per_frame"] == pytest.approx(2.5 / 3)
     header, _, *lines = sqair_step.table(rows).splitlines()
-    assert header.startswith("| T | N | steps/s | ms/step | ms/step and frame |")
+    assert header.startswith("| network | T | N | steps/s | ms/step | ms/step and frame | ms/step and slot |")
     assert lines == [
-        "| 2 | 1 | 1.00 | 1000 | 500.0 | 1.00 | 1.00 | 7 | 8 |",
-        "| 6 | 3 | 0.25 | 4000 | 666.7 | 2.50 | 0.83 | 7 | 8 |",
+        "| mlp | 2 | 1 | 1.00 | 1000 | 500.0 | 1000.0 | 1.00 | 1.00 | 7 | 8 |",
+        "| mlp | 6 | 3 | 0.25 | 4000 | 666.7 | 1333.3 | 2.50 | 0.83 | 7 | 8 |",
+        "| conv | 2 | 2 | 0.08 | 12000 | 6000.0 | 6000.0 | 5.00 | 5.00 | 7 | 8 |",
     ]
+
+
+def test_convolutions_may_be_left_out(monkeypatch, capsys):
+    monkeypatch.setattr(
+        sqair_step,
+        "measure",
+        lambda settings, turns: [dict.fromkeys(sqair_step.COLUMNS, 0) | s._asdict() for s in settings],
+    )
+    for arguments, conv in (([], True), (["--no-conv"], False)):
+        monkeypatch.setattr("sys.argv", ["sqair_step", *arguments])
+        sqair_step.main()
+        page = capsys.readouterr().out
+        assert ("\n| conv | 3 | 3 |" in page) == conv and "\n| mlp | 10 | 3 |" in page
+        assert "on one device" in page and "train.cpu_devices=2" in page

@@ -53,7 +53,9 @@ def animation(strips: Sequence[Strip]) -> np.ndarray:
     strips = [_checked(strip) for strip in strips]
     sequences, frames, height, width, _ = strips[0].images.shape
     gap = 2
-    film = np.full((frames, len(strips) * (height * _ENLARGE + gap), sequences * (width * _ENLARGE + gap), 3), 255)
+    film = np.full(
+        (frames, len(strips) * (height * _ENLARGE + gap), sequences * (width * _ENLARGE + gap), 3), 255, np.uint8
+    )
     for t, s, m in np.ndindex(frames, len(strips), sequences):
         pixels = np.uint8(np.round(255 * strips[s].images[m, t])).repeat(3 // strips[s].images.shape[-1], axis=-1)
         tile = Image.fromarray(pixels).resize((width * _ENLARGE, height * _ENLARGE), Image.Resampling.NEAREST)
@@ -63,7 +65,7 @@ def animation(strips: Sequence[Strip]) -> np.ndarray:
             pen.rectangle(corners, outline=plots.slot_colour(identity), width=2)
         top, left = s * (height * _ENLARGE + gap), m * (width * _ENLARGE + gap)
         film[t, top : top + height * _ENLARGE, left : left + width * _ENLARGE] = tile
-    return film.astype(np.uint8)
+    return film
 
 
 def _checked(strip: Strip) -> Strip:

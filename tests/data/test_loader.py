@@ -89,8 +89,10 @@ def test_fields_of_another_kind_of_data(config, moving_config):
         ("canvas", (64,)),
         ("num_frames", 0),
         ("frame_step", 0),
-        ("downsample", 0.5),
-        ("downsample", float("nan")),
+        ("frame_size", (192,)),
+        ("frame_size", (0, 256)),
+        ("frame_size", (192, 63)),
+        ("frame_size", (63, 256)),
         ("history", 0),
         ("min_objects", -1),
         ("min_objects", 4),
@@ -114,6 +116,16 @@ def test_pedestrians_need_their_own_fields(config):
     config.name = "pedestrians"
     with pytest.raises(UserError, match="data.invert is missing.*start from configs/sqair_pedestrians.py"):
         loader.load(config)
+    older = sqair_pedestrians.data()
+    del older.frame_size
+    with pytest.raises(UserError, match="data.frame_size is missing.*start from configs/sqair_pedestrians.py"):
+        loader.load(older)
+
+
+def test_frames_of_pedestrians_may_be_upright():
+    c = sqair_pedestrians.data()
+    c.update(path="somewhere", frame_size=(256, 64))
+    loader.check(c)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def config_of(tmp_path_factory):
 
     def make(path, **fields):
         c = sqair_pedestrians.data()
-        c.update(path=str(path), cache_dir=str(folder), downsample=2.0, canvas=(20, 24), num_frames=3)
+        c.update(path=str(path), cache_dir=str(folder), frame_size=(24, 48), canvas=(20, 24), num_frames=3)
         c.update(num_train=40, num_valid=6, num_test=30)
         c.update(**fields)
         return c
@@ -91,6 +91,21 @@ def test_walkers_walk(data):
     steps = np.diff(data.train["boxes"][..., 1], axis=1)[both]
     assert (np.abs(steps) == 2).all() and len(steps) > 20
     assert {-2, 2} == set(steps)
+
+
+def test_a_larger_copy_gives_the_same_people(tmp_path, config_of, data):
+    boxes = videos.walk(FRAMES)
+    frames = [videos.frame(many, SHADES).repeat(2, 0).repeat(2, 1) for many in boxes]
+    larger = loader.load(config_of(videos.save_mot(tmp_path / "a", frames, 2 * boxes))).train
+    for key in ("presence", "boxes", "label"):
+        np.testing.assert_array_equal(larger[key], data.train[key])
+    differs = larger["image"] != data.train["image"]  # at edges: specks are removed before frames are made smaller
+    assert differs.mean() < 0.1 * (data.train["image"] > 0).mean()
+
+
+def test_frames_may_be_stretched_a_little(world, config_of):
+    boxes = loader.load(config_of(world, frame_size=(24, 46))).train["boxes"]
+    np.testing.assert_allclose(np.unique((boxes[..., 3] - boxes[..., 1]).round(4)), [0, 8 * 46 / 96], rtol=1e-4)
 
 
 def test_splits_are_of_their_own_frames_a_step_apart(tmp_path, config_of):
@@ -211,7 +226,10 @@ def test_colours_need_not_be_inverted(tmp_path, config_of):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"canvas": (25, 20)}, "frames of .* are 48x24 with data.downsample=2.0, crops 20x25"),
+        ({"frame_size": (49, 96)}, r"frames of .* are \(48, 96\), less than data.frame_size=\(49, 96\): reduce it"),
+        ({"frame_size": (48, 97)}, r"frames of .* are \(48, 96\), less than data.frame_size=\(48, 97\): reduce it"),
+        ({"frame_size": (24, 45)}, r"data.frame_size=\(24, 45\) would stretch them: use \(24, 48\)"),
+        ({"frame_size": (22, 48)}, r"data.frame_size=\(22, 48\) would stretch them: use \(24, 48\)"),
         (
             {"num_frames": 9},
             "is too short, or lacks frames: the valid split has 10% of its 80 frames, but no 17 in a row",

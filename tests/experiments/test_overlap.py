@@ -1,7 +1,6 @@
 """Which sequences are compared, and that both models are shown on the same frames."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -33,7 +32,7 @@ def test_what_a_model_sees(name):
     assert presence.shape == identity.shape == (3, 4, 2) and set(np.unique(presence)) <= {0, 1}
     assert (identity[presence > 0] >= 0).all()
     if name == "air":
-        assert (identity == jnp.arange(2)).all()
+        assert (identity == np.arange(2)).all()
 
 
 def test_a_folder_without_a_run(tmp_path, capsys):
@@ -41,3 +40,8 @@ def test_a_folder_without_a_run(tmp_path, capsys):
     assert overlap.main(arguments) == 2
     assert capsys.readouterr().err == f"objcentric: {tmp_path / 'air'} holds no run: it has no config.json\n"
     assert not any(tmp_path.iterdir())
+    for name, config in {"air": sequences.make_config(), "sqair": scenes.make_config()}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(config.to_json())
+    assert overlap.main(arguments) == 2
+    assert f"--air={tmp_path / 'air'} holds a run of sqair: name one of air" in capsys.readouterr().err

@@ -3,11 +3,14 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import sqair
 from objcentric.errors import UserError
+from objcentric.models import sqair as model
+from objcentric.models.model import Model, Sequential, Trace
 from objcentric.training import loop
 from tests.experiments import sequences
 
@@ -43,6 +46,10 @@ def test_the_curriculum():
     assert [stage.first for stage in stages] == [0, 10, 30]
     batch = {"image": np.zeros((5, 10, 3, 3, 1))}
     assert [stage.batch(batch)["image"].shape[1] for stage in stages] == [2, 6, 10]
+    steps = tuple(range(10, 80, 10))
+    stages = sqair.curriculum(sequences.make_config(curriculum__first_frames=3, curriculum__steps=steps), 5)
+    assert [stage.batch(batch)["image"].shape[1] for stage in stages] == [3, 4, 5]
+    assert [stage.first for stage in stages] == [0, 20, 60]
 
 
 @pytest.mark.parametrize(
@@ -76,9 +83,16 @@ def test_late_objects_are_no_failure():
         ({"evaluate__given_frames": 4}, "evaluate.given_frames=4: use 1 to 3"),
         ({"evaluate__particle_chunk": 3}, "evaluate.particle_chunk=3 must divide"),
         (
-            {"objective__name": "dreg"},
-            "objective.name='dreg' is for continuous latents alone, and presence is discrete",
+            {"curriculum__steps": ()},
+            r"curriculum.steps=\(\) never shows whole sequences: set curriculum.first_frames=4",
         ),
+        ({"curriculum__steps": (2, 4)}, r"curriculum.steps=\(2, 4\): whole sequences come after train.num_steps=4"),
+        (
+            {"objective__name": "dreg"},
+            "objective.name='dreg' is not for growing sequences, or not for discrete latents",
+        ),
+        ({"objective__name": "nvil"}, "objective.name='nvil' is not for growing sequences"),
+        ({"objective__name": "fivo"}, "objective.name='fivo' needs two or more filters"),
         ({"model__network": "cnn"}, "model.network='cnn' is unknown"),
         ({"model__presence_prior__end": 0.0}, "model.presence_prior: start="),
     ],
@@ -102,3 +116,84 @@ def test_other_networks(variant):
             params, stage.batch(batch), jax.random.split(jax.random.key(0), 4), 0, ()
         )
         jax.eval_shape(jax.grad(loss, has_aux=True), params)
+
+
+# ---------------------------------------------------------------------------------------------------------- evaluation
+
+
+def oracle(split, found, discovered, identity, *, log_w=lambda key: jnp.float32(-3.5)):
+    """A model that finds in each sequence of ``split`` what ``found``, ``discovered``, ``identity [M, T, R]`` say."""
+
+    def trace(params, key, x, hparams, *, z=None, pathwise=True):
+        i = jnp.argmin(jnp.sum(jnp.abs(x[None] - split["image"] / np.float32(255)), (1, 2, 3, 4)))
+        presence, new = (jnp.asarray(array, jnp.float32)[i] for array in (found, discovered))
+        boxes = jnp.asarray(split["boxes"])[i]
+        what = jnp.broadcast_to(jnp.arange(1.0, 7.0).reshape(1, 2, 3), (4, 2, 3))
+        outputs = {
+            "log_likelihood": jnp.float32(-2.0),
+            "mean": x,
+            "boxes": boxes,
+            "extents": boxes,
+            "identity": jnp.asarray(identity)[i],
+            "objects": model.Objects(presence, boxes, what),
+        }
+        nothing = model.Objects(new, boxes, what)
+        return Trace(model.Frame(nothing, nothing), log_w(key), jnp.zeros(()), jnp.zeros(()), outputs)
+
+    return Sequential(Model(None, trace, None, None), None, None, None)
+
+
+def evaluate(monkeypatch, split, *answers, final=False, **fields):
+    config = sequences.make_config(evaluate__addition_steps=0, **fields)
+    monkeypatch.setattr(model, "make", lambda config: oracle(split, *answers))
+    experiment = sqair.build(config, data=sequences.make_data()._replace(test=split))
+    return experiment, experiment.evaluate({}, split, jax.random.key(0), final=final)
+
+
+def truth(split):
+    there = split["presence"] > 0
+    discovered = np.diff(there.astype(int), axis=1, prepend=0) > 0
+    return there, discovered, np.where(there, np.arange(2), -1)
+
+
+def distinct():
+    """Sequences of two squares at places of their own, of which one comes late and one leaves the view."""
+    split = sequences.make_split(13, 2)
+    for i in range(13):
+        split["image"][i, :, -1, i] = 15 * (i + 1)
+    split["presence"][2, 0, 1] = 0
+    split["visibility"][5, 2:, 0] = 0
+    split["boxes"][5, 2:, 0] = 30, 30, 34, 34
+    return split | {"count": split["presence"].sum(-1).astype(np.int32)}
+
+
+def test_figures_of_an_oracle(monkeypatch):
+    split = distinct()
+    experiment, figures = evaluate(monkeypatch, split, *truth(split))
+    assert (figures["elbo"], figures["log_likelihood"], figures["kl"]) == (-3.5, -2.0, 1.5)
+    assert figures["count_accuracy"] == figures["sequence_accuracy"] == 1 and figures["count_accuracy_t"] == [1] * 4
+    assert figures["discovered_t"] == pytest.approx([11 / 13, 1 / 13, 0, 0])
+    assert figures["rediscovered"] == pytest.approx(0, abs=1e-6)  # that one was late is true
+    assert figures["mean_iou"] == pytest.approx(1)
+    assert experiment.headline == ("count_accuracy", "mean_iou")
+    assert experiment.signature(figures) is None
+
+
+def test_figures_of_a_model_that_loses_objects(monkeypatch):
+    """In one sequence the first square is lost in the third frame, and found as another in the fourth."""
+    split = distinct()
+    found, discovered, identity = truth(split)
+    assert found[8].all()
+    found[8, 2, 0], discovered[8, 3, 0], identity[8, 3, 0] = False, True, 7
+    _, figures = evaluate(monkeypatch, split, found, discovered, identity)
+    assert figures["count_accuracy_t"] == pytest.approx([1, 1, 12 / 13, 1])
+    assert figures["count_accuracy"] == pytest.approx(51 / 52)
+    assert figures["sequence_accuracy"] == pytest.approx(12 / 13)
+    assert figures["rediscovered"] == pytest.approx(1 / 13, rel=1e-4)
+    in_view = ((split["presence"] > 0) & (split["visibility"] > 0)).sum()
+    assert figures["mean_iou"] == pytest.approx(1 - 1 / in_view)
+
+
+def test_boxes_in_view():
+    boxes = np.array([[-4, 0, 0, 4], [-4, 0, 1, 4], [11, 13, 15, 17], [12, 13, 16, 17], [0, 14, 4, 18]])
+    np.testing.assert_array_equal(sqair.in_view(boxes, (12, 14)), [False, True, True, False, False])

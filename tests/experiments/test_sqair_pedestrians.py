@@ -6,6 +6,7 @@ import pytest
 from configs import sqair_pedestrians
 from experiments import sqair
 from objcentric.errors import UserError
+from objcentric.models import sqair as model
 from tests.data import videos
 from tests.experiments import scenes, sequences
 
@@ -13,7 +14,8 @@ from tests.experiments import scenes, sequences
 def small(tmp_path, **fields):
     config = sqair_pedestrians.get_config()
     sequences.shrink(config)
-    config.data.update(cache_dir=str(tmp_path / "cache"), canvas=(16, 16), downsample=2.0, max_objects=2, **fields)
+    config.data.update(cache_dir=str(tmp_path / "cache"), frame_size=(24, 48), canvas=(16, 16), max_objects=2)
+    config.data.update(**fields)
     config.model.object_size = (8.0, 4.0)
     return config
 
@@ -43,5 +45,17 @@ def test_variants(variant, network):
     fields = sqair.model_config(config, (*config.data.canvas, 1), config.data.num_frames)
     assert (fields.network, fields.glimpse_size) == (network, (28, 12))
     assert [stage.first for stage in sqair.curriculum(config, config.data.num_frames)] == [0, *config.curriculum.steps]
+    assert fields.reach == fields.rediscovery_factor == 1
     with pytest.raises(ValueError, match="write :fast or :conv"):
         sqair_pedestrians.get_config("paper")
+
+
+@pytest.mark.parametrize("strides, millions", [((2, 2, 2, 1), 1.67), ((2, 2, 1, 1), 3.35)])
+def test_number_of_parameters(strides, millions):
+    """The paper's 3.5M are nearer to other strides than those it gives (appendix 5.E)."""
+    config = sqair_pedestrians.get_config("conv")
+    assert config.model.encoder_strides == (2, 2, 2, 1)
+    config.model.encoder_strides = strides
+    made = model.make(sqair.model_config(config, (*config.data.canvas, 1), config.data.num_frames))
+    shapes = jax.eval_shape(made.model.init, jax.random.key(0))
+    assert round(sum(leaf.size for leaf in jax.tree.leaves(shapes)) / 1e6, 2) == millions

@@ -71,7 +71,7 @@ def test_it_learns_a_batch_by_heart():
 
     keys = jax.random.split(jax.random.key(1), 150)
     _, metrics = jax.jit(lambda params: jax.lax.scan(step, (params, optimizer.init(params)), keys))(params)
-    pixels = shared.pixels(x["image"])
+    pixels, _ = shared.reader("gaussian")(x["image"], None)
     black = jnp.mean(jnp.sum(jax.scipy.stats.norm.logpdf(pixels, 0, 0.3), (2, 3, 4)))
     last = {name: np.mean(each[-10:]) for name, each in metrics.items()}
     assert metrics["bound"][0] < black < last["bound"] < last["log_likelihood"]
@@ -130,7 +130,7 @@ def counter():
 def test_given_frames_are_seen_and_others_imagined():
     drawn = lambda state, mean: {"mean": mean, "state": state}  # noqa: E731
     keys, x = jax.random.split(jax.random.key(0), 2), np.zeros((2, 5, 1, 1, 1), np.uint8)
-    frames = shared.foresee(counter(), 10.0, 2, drawn)({}, x, keys)
+    frames = shared.foresee(counter(), 10.0, 2, drawn, shared.reader("gaussian"))({}, x, keys)
     np.testing.assert_array_equal(frames["mean"], [[1, 2, 12, 22, 32]] * 2)
     np.testing.assert_array_equal(frames["state"], frames["mean"])
     assert shared.frame_names(5, 2) == ("given 1", "given 2", "imagined 3", "imagined 4", "imagined 5")
@@ -149,3 +149,6 @@ def test_prediction_errors():
     errors = shared.prediction_errors(imagined, image, 3)
     assert errors["imagined_error"] == pytest.approx(0.2**2)
     assert errors["copied_error"] == pytest.approx((0.2**2 + 0.4**2) / 2)
+    assert errors["imagined_error_t"] == pytest.approx([0.2**2, 0.2**2])
+    assert errors["copied_error_t"] == pytest.approx([0.2**2, 0.4**2])
+    assert errors["next_frame_error"] == pytest.approx(0.2**2)

@@ -34,6 +34,14 @@ def test_geometric_without_steps_is_its_end():
         ({"decay": "constant"}, {0: 1.0, 7: 1.0, 1000: 1.0}),
         ({"decay": "constant", "warmup_steps": 10}, {0: 0.0, 5: 0.5, 10: 1.0, 99: 1.0}),
         ({"decay": "cosine"}, {0: 1.0, 50: 0.5, 100: 0.0}),
+        (
+            {"decay": "stairs", "stairs_at": (40, 60), "stairs_to": (0.5, 0.1)},
+            {0: 1, 39: 1, 40: 0.5, 59: 0.5, 60: 0.1, 99: 0.1},
+        ),
+        (
+            {"decay": "stairs", "stairs_at": (40,), "stairs_to": (0.5,), "warmup_steps": 10},
+            {0: 0.0, 5: 0.5, 10: 1.0, 39: 1.0, 40: 0.5},
+        ),
         ({"decay": "cosine", "warmup_steps": 20}, {0: 0.0, 10: 0.5, 20: 1.0, 60: 0.5, 100: 0.0}),
     ],
 )

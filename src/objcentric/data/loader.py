@@ -175,9 +175,10 @@ def check(c: ConfigDict) -> None:
         numbers |= {"num_frames": 1, "speed": 0, "acceleration": 0}
     if c.name == "pedestrians":
         choices = {"invert": (True, False)}
-        numbers |= {"num_frames": 1, "frame_step": 1, "downsample": 1, "history": 1, "min_objects": 0, "max_objects": 1}
+        numbers |= {"num_frames": 1, "frame_step": 1, "history": 1, "min_objects": 0, "max_objects": 1}
         numbers |= {"min_visible": 0}
-    for field in (*choices, *numbers):
+    pairs = {"canvas": 1} | ({"frame_size": 1} if c.name == "pedestrians" else {"num_objects": 0, "object_size": 1})
+    for field in (*choices, *numbers, *pairs):
         if field not in c:
             example = {"moving_digits": "sqair", "pedestrians": "sqair_pedestrians"}.get(c.name, "air")
             raise UserError(f"data.{field} is missing, data.name={c.name!r} needs it: start from configs/{example}.py")
@@ -187,16 +188,18 @@ def check(c: ConfigDict) -> None:
     for field, least in numbers.items():
         if not least <= c[field] < np.inf:
             raise UserError(f"data.{field} is {c[field]}: it must be at least {least}, and finite")
-    pairs = {"canvas": 1} | ({} if c.name == "pedestrians" else {"num_objects": 0, "object_size": 1})
     for field, least in pairs.items():
         pair = tuple(c[field])
         if len(pair) != 2 or not all(isinstance(n, int) and n >= least for n in pair):
             raise UserError(f"data.{field} is {pair}: it must be two whole numbers, at least {least}")
-        if field != "canvas" and pair[0] > pair[1]:
+        if field not in ("canvas", "frame_size") and pair[0] > pair[1]:
             raise UserError(f"data.{field} is {pair}: the first number, the smallest, is larger than the second")
     if c.name == "pedestrians":
         if not c.path:
             raise UserError("data.path is empty: give --config.data.path=FOLDER, of MOTChallenge or images, or a video")
+        if any(side < crop for side, crop in zip(c.frame_size, c.canvas, strict=True)):
+            sizes = tuple(c.frame_size), tuple(c.canvas)
+            raise UserError(f"data.frame_size is {sizes[0]}, less than crops of data.canvas={sizes[1]}: reduce those")
         if not 0 < c.min_visible <= 1:
             raise UserError(f"data.min_visible is {c.min_visible}: it must be a share above 0, and at most 1")
         if c.min_objects > c.max_objects:

@@ -25,6 +25,7 @@ from objcentric.errors import UserError
 
 FRACTIONS = {"train": (0.0, 0.7), "valid": (0.7, 0.8), "test": (0.8, 1.0)}  # of the frames, in their order
 _VERSION = 1  # to be raised when the same config gives other examples
+_STRETCH = 1.05  # most by which the sides of frames may shrink differently
 _INK = 0.01  # least bright share of a sequence that shows something, where there are no boxes
 _TRIES = 1_000  # crops looked at for each that is wanted
 _NOT_IDENTITY = ("name", "path", "cache_dir", "device_bytes")
@@ -93,13 +94,7 @@ def _load(file: Path) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _make(c: ConfigDict, source: video.Video, scratch: Path) -> dict[str, dict[str, np.ndarray]]:
-    height, width = (max(1, round(side / c.downsample)) for side in (source.height, source.width))
-    if height < c.canvas[0] or width < c.canvas[1]:
-        sizes = [f"{w}x{h}" for h, w in ((height, width), c.canvas)]
-        raise UserError(
-            f"frames of {c.path} are {sizes[0]} with data.downsample={c.downsample}, crops {sizes[1]} "
-            "(width x height): reduce data.downsample or data.canvas"
-        )
+    height, width = _size(c, source)
     windows = {split: _windows(c, source.numbers, split) for split in splits.SPLITS}
     scale = np.array([height / source.height, width / source.width])
     tracks = _tracks(Path(c.path).expanduser(), scale)
@@ -120,6 +115,21 @@ def _make(c: ConfigDict, source: video.Video, scratch: Path) -> dict[str, dict[s
         split: {"image": image} | (_annotate(many, c.num_frames, max(slots, 1)) if tracks else {})
         for split, (image, many) in chosen.items()
     }
+
+
+def _size(c: ConfigDict, source: video.Video) -> tuple[int, int]:
+    """``frame_size``, where frames are large enough and would not be stretched."""
+    height, width = c.frame_size
+    factors = source.height / height, source.width / width
+    of_frames = f"height and width of frames of {c.path} are ({source.height}, {source.width})"
+    if min(factors) < 1:
+        raise UserError(
+            f"{of_frames}, less than data.frame_size=({height}, {width}): reduce it, and data.canvas if need be"
+        )
+    if max(factors) > _STRETCH * min(factors):
+        fits = tuple(round(side / min(factors)) for side in (source.height, source.width))
+        raise UserError(f"{of_frames}, and data.frame_size=({height}, {width}) would stretch them: use {fits}, say")
+    return height, width
 
 
 def foreground(
@@ -214,7 +224,7 @@ def _choose(
             wanted = f"{c.min_objects} to {c.max_objects} people" if tracks else "anything that moves"
             raise UserError(
                 f"{c.path}: hardly a crop of {c.canvas[1]}x{c.canvas[0]} shows {wanted}: "
-                "change data.min_objects, data.max_objects, data.canvas or data.downsample"
+                "change data.min_objects, data.max_objects, data.canvas or data.frame_size"
             )
     return image, seen
 

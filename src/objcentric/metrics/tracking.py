@@ -12,8 +12,6 @@ from jax.typing import ArrayLike
 from objcentric.errors import UserError
 from objcentric.metrics.boxes import iou
 
-FIGURES = ("mota", "idf1", "identity_switches")
-
 
 def available() -> bool:
     return importlib.util.find_spec("trackeval") is not None

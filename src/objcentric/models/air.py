@@ -32,6 +32,7 @@ class Config:
     glimpse_size: tuple[int, int] = (20, 20)
     what_dim: int = 50
     hidden: int = 256
+    reach: float = 1.0
     object_size: float = 18.0
     scale_std: float = 0.3
     likelihood: str = "gaussian"
@@ -55,7 +56,7 @@ class Config:
     @property
     def scene(self) -> Scene:
         fields = self.canvas, self.glimpse_size, (self.object_size,), self.scale_std, self.likelihood, self.output_std
-        return Scene(*fields)
+        return Scene(*fields, self.reach)
 
 
 _CHOICES = {

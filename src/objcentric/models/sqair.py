@@ -3,6 +3,25 @@
 Everything speaks of one sequence and one particle. ``N`` slots hold the objects of a frame; an object keeps its slot,
 and its identity, until it disappears. A frame is a *step* (algorithms 1 to 3): objects are propagated, then new ones
 are discovered in the slots that are free, so that no frame has more than N (eq. 5.8).
+
+Where the chapter leaves something open, or its parts disagree:
+
+- q draws where and what of all objects of the frame before, also of those that then disappear; so that p(x, z) over
+  q(z | x) is an importance weight, p has their densities, too (eq. 5.9 has those of objects that stay).
+- Free slots are taken again: the RNNs go through objects by slot, not in the order of discovery.
+- "Most recent object" (eq. 5.14) is the last one present, as algorithm 2 has it before its line 16.
+- The learned table of p(D_t | P_t) (eq. 5.8) is another one in the first frame, as in the authors' release.
+
+From the release, or so that the parameters are as many as in table 5.D.1:
+
+- where of q is centred on the place before, that of new objects on the prior's mean; what of q mixes, by gates, the
+  appearance before, the glimpse's and what the RNNs make of it; p of propagation is centred on the latents before.
+- The proposal is the place before plus a tenth of an MLP's output.
+- Both parts of q share the linear layer from a glimpse's features to what; one MLP gives where and presence of new
+  objects.
+- Probabilities of presence stay within a margin, of p as of q (``presence_margin``).
+- The prior of the number of new objects may be annealed instead of learned (``discovery_prior``), and the centres of
+  glimpses may leave the canvas (``reach``).
 """
 
 import dataclasses
@@ -139,7 +158,8 @@ def make(config: Config) -> Sequential:
                 key, subkey = jax.random.split(key)
                 params[part]["initial_state"][name] = 0.1 * jax.random.normal(subkey, (hidden,))
         if config.discovery_prior == "learned":
-            params["generative"]["discovery_logits"] = jnp.zeros((2, slots + 1, slots + 1))
+            # Nothing new is likely after the first frame, as in the authors' release.
+            params["generative"]["discovery_logits"] = jnp.zeros((2, slots + 1, slots + 1)).at[1, :, 0].set(10.0)
         return params
 
     def apply(params, part: str, name: str, *args):

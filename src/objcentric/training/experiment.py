@@ -27,7 +27,7 @@ class Experiment(NamedTuple):
     init: Callable  # (key) -> (params, aux)
     loss: Callable  # (params, batch, keys [B], step, aux) -> (loss to minimise: mean over the batch, (metrics, aux))
     evaluate: Callable  # (params, split, key, *, final: bool) -> {name: float or nested list}
-    figures: Callable  # (params, split, key, what `evaluate` returned of them) -> {name: matplotlib Figure}
+    figures: Callable  # (params, split, key, what `evaluate` returned of them) -> {name: Figure, or uint8 [T, H, W, 3]}
     headline: tuple[str, ...]  # the figures of `evaluate` that a reader looks at first
     signature: Callable | None  # (figures) -> how training failed, None if it succeeded; or None: nothing tells
-    stages: tuple[Stage, ...] = (Stage(0, lambda batch: batch),)  # in order; each is compiled once
+    stages: tuple[Stage, ...] = (Stage(0, lambda batch: batch),)  # in order; compiled once if multiples of inner_steps

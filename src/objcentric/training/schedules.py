@@ -23,14 +23,20 @@ def geometric(start: float, end: float, steps: int) -> Callable[[Array], Array]:
 
 
 def learning_rate(c: ConfigDict, num_steps: int) -> optax.Schedule:
-    """Of config.optimizer ``c``: a linear warm-up from 0, then constant, or a cosine that is 0 at ``num_steps``."""
+    """Of config.optimizer ``c``: linear warm-up from 0, then constant, a cosine to 0 at ``num_steps``, or stairs."""
     rest = max(num_steps - c.warmup_steps, 1)
     if c.decay == "constant":
         after = optax.constant_schedule(c.learning_rate)
     elif c.decay == "cosine":
         after = optax.cosine_decay_schedule(c.learning_rate, rest)
+    elif c.decay == "stairs":
+        if len(c.stairs_at) != len(c.stairs_to) or list(c.stairs_at) != sorted(set(c.stairs_at)):
+            raise UserError(f"optimizer.stairs_at={c.stairs_at}, stairs_to={c.stairs_to}: use as many ascending steps")
+        rates = [c.learning_rate, *(c.learning_rate * factor for factor in c.stairs_to)]
+        boundaries = [step - c.warmup_steps for step in c.stairs_at]
+        after = optax.join_schedules([optax.constant_schedule(rate) for rate in rates], boundaries)
     else:
-        raise UserError(f"optimizer.decay={c.decay!r} is unknown: use 'constant' or 'cosine'")
+        raise UserError(f"optimizer.decay={c.decay!r} is unknown: use 'constant', 'cosine' or 'stairs'")
     if not c.warmup_steps:
         return after
     warmup = optax.linear_schedule(0.0, c.learning_rate, c.warmup_steps)
