@@ -65,13 +65,15 @@ def test_table_of_other_models(monkeypatch):
 
 
 def test_measures_sequences(monkeypatch):
-    def small(variant="fast"):
-        network = "conv" if variant == "conv" else "mlp"
-        return sequences.make_config(
+    small = {
+        variant: sequences.make_config(
             data__canvas=(12, 14), model__hidden=4, model__network=network, train__batch_size=2
         )
-
-    monkeypatch.setattr(sqair_step.sqair_config, "get_config", small)
+        for variant, network in (("fast", "mlp"), ("conv", "conv"))
+    }
+    monkeypatch.setattr(
+        sqair_step.sqair_config, "get_config", lambda variant="fast": small[variant].copy_and_resolve_references()
+    )
     settings = [sqair_step.Setting(2, 1), sqair_step.Setting(2, 1, "conv")]
     row, conv = sqair_step.measure(settings, turns=1)
     assert (row["ratio"], row["ratio_per_frame"]) == (1, 1)

@@ -99,8 +99,8 @@ def test_a_larger_copy_gives_the_same_people(tmp_path, config_of, data):
     larger = loader.load(config_of(videos.save_mot(tmp_path / "a", frames, 2 * boxes))).train
     for key in ("presence", "boxes", "label"):
         np.testing.assert_array_equal(larger[key], data.train[key])
-    differs = larger["image"] != data.train["image"]  # at edges: specks are removed before frames are made smaller
-    assert differs.mean() < 0.1 * (data.train["image"] > 0).mean()
+    differs = larger["image"] != data.train["image"]  # at corners, which lose more pixels where frames are smaller
+    assert differs.mean() < 0.2 * (data.train["image"] > 0).mean()
 
 
 def test_frames_may_be_stretched_a_little(world, config_of):
