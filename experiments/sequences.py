@@ -1,6 +1,6 @@
 """What experiments on models of sequences share: densities, bounds, and frames that the prior imagines."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,8 +10,10 @@ from jax import Array
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from experiments import evaluation
+from experiments import addition, evaluation
+from experiments.evaluation import in_batches
 from objcentric import plots_sequences
+from objcentric.data.loader import Split, Stream
 from objcentric.errors import UserError
 from objcentric.models.model import Sequential, Trace
 from objcentric.plots_sequences import Strip
@@ -103,6 +105,35 @@ def prediction_errors(imagined: np.ndarray, image: np.ndarray, given: int) -> di
         figures[name] = float(np.mean(errors))
         figures[f"{name}_t"] = np.mean(errors, axis=(0, *range(2, errors.ndim))).tolist()
     return figures | {"next_frame_error": figures["imagined_error_t"][0]}
+
+
+def final_figures(
+    bound: Callable,
+    foresee: Callable,
+    encode: Callable,
+    params: dict,
+    train: Split | Stream,
+    split: Split,
+    keys: Sequence[Array],
+    c: ConfigDict,
+) -> dict[str, Any]:
+    """The IWAE bound and errors of imagined frames of the first sequences of ``split`` and, unless c.addition_steps is
+    0, how well a classifier adds the digits of a frame from its latents.
+
+    Args:
+      bound, foresee: of `evaluation.make_bound` and of this module's.
+      encode: see `addition.evaluate`.
+      keys: three.
+      c: config.evaluate.
+    """
+    few = split["image"][: c.num_examples]
+    values = in_batches(bound, params, few, keys[0], c.batch_size)
+    imagined = in_batches(foresee, params, few, keys[1], c.batch_size)["mean"]
+    figures = {f"iwae_{c.num_particles}": float(np.mean(values["iwae"]))}
+    figures |= prediction_errors(imagined, few, c.given_frames)
+    if c.addition_steps:
+        figures["addition_accuracy"] = addition.evaluate(encode, params, train, split, keys[2], c)
+    return figures
 
 
 def pictures(

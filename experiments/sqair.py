@@ -67,12 +67,17 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     def look(params: dict, image: Array, keys: Array) -> dict:
         traces = trace(params, image, keys)
         return sequences.densities(traces) | {
-            "mean": traces.outputs["mean"],
             "found": traces.outputs["objects"].presence,
             "discovered": jnp.sum(traces.z.discovered.presence, -1),
             "identity": traces.outputs["identity"],
-            "boxes": traces.outputs["boxes"],
             "extents": traces.outputs["extents"],
+        }
+
+    @jax.jit
+    def reconstruct(params: dict, image: Array, keys: Array) -> dict:
+        outputs = trace(params, image, keys).outputs
+        return {name: outputs[name] for name in ("mean", "boxes", "identity")} | {
+            "presence": outputs["objects"].presence
         }
 
     @jax.jit
@@ -102,7 +107,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         bound, too, the errors of imagined frames and, unless config.evaluate.addition_steps is 0, how well a classifier
         adds the digits of a frame from its latents.
         """
-        look_key, bound_key, imagine_key, addition_key = jax.random.split(key, 4)
+        look_key, *keys = jax.random.split(key, 4)
         size = config.evaluate.batch_size
         seen = in_batches(look, params, split["image"], look_key, size)
         figures = {name: float(np.mean(seen[name])) for name in ("elbo", "log_likelihood", "kl")}
@@ -121,30 +126,21 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
                 found = (seen["found"] > 0) & in_view(seen["extents"], split["image"].shape[2:4])
                 figures |= tracking.evaluate(seen["extents"], found, seen["identity"], split["boxes"], there)
         if final:
-            few = split["image"][: config.evaluate.num_examples]
-            values = in_batches(bound, params, few, bound_key, size)
-            figures[f"iwae_{config.evaluate.num_particles}"] = float(np.mean(values["iwae"]))
-            imagined = in_batches(foresee, params, few, imagine_key, size)["mean"]
-            figures |= sequences.prediction_errors(imagined, few, given)
-        if final and config.evaluate.addition_steps:
-            figures["addition_accuracy"] = addition.evaluate(
-                encode, params, data.train, split, addition_key, config.evaluate
-            )
+            figures |= sequences.final_figures(bound, foresee, encode, params, data.train, split, keys, config.evaluate)
         return figures
 
     def figures(params: dict, split: dict, key: Array, evaluated: dict) -> dict[str, Any]:
         """Filmstrips and animations: what is seen, what is imagined after the given frames, and what is dreamt."""
         look_key, imagine_key, dream_key = jax.random.split(key, 3)
         few, size = split["image"][: config.evaluate.num_pictures], config.evaluate.batch_size
-        seen = in_batches(look, params, few, look_key, size)
+        seen = in_batches(reconstruct, params, few, look_key, size)
         imagined = in_batches(foresee, params, few, imagine_key, size)
         samples = jax.device_get(dream(params, jax.random.split(dream_key, len(few))))
         inputs = Strip("input", few)
-        tracked = Strip("SQAIR", *(seen[name] for name in ("mean", "boxes", "found", "identity")))
         names = sequences.frame_names(num_frames, given)
         title = "any number of objects, in the first frame"
         return {
-            **sequences.pictures("tracking", [inputs, tracked]),
+            **sequences.pictures("tracking", [inputs, strip("SQAIR", seen)]),
             **sequences.pictures("imagined", [inputs, strip("SQAIR", imagined)], names),
             **sequences.pictures("samples", [strip("prior", samples)], title=title),
         }

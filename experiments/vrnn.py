@@ -67,20 +67,12 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         ``final`` adds the IWAE bound, the errors of imagined frames and, unless config.evaluate.addition_steps is 0,
         how well a classifier adds the digits of a frame from its latents.
         """
-        look_key, bound_key, imagine_key, addition_key = jax.random.split(key, 4)
+        look_key, *keys = jax.random.split(key, 4)
         size = config.evaluate.batch_size
         seen = in_batches(look, params, split["image"], look_key, size)
         figures = {name: float(np.mean(each)) for name, each in seen.items()}
         if final:
-            few = split["image"][: config.evaluate.num_examples]
-            values = in_batches(bound, params, few, bound_key, size)
-            figures[f"iwae_{config.evaluate.num_particles}"] = float(np.mean(values["iwae"]))
-            imagined = in_batches(foresee, params, few, imagine_key, size)["mean"]
-            figures |= sequences.prediction_errors(imagined, few, given)
-        if final and config.evaluate.addition_steps:
-            figures["addition_accuracy"] = addition.evaluate(
-                encode, params, data.train, split, addition_key, config.evaluate
-            )
+            figures |= sequences.final_figures(bound, foresee, encode, params, data.train, split, keys, config.evaluate)
         return figures
 
     def figures(params: dict, split: dict, key: Array, evaluated: dict) -> dict[str, Any]:

@@ -22,6 +22,11 @@ def pixel_bernoulli(mean: Array, margin: float = 1e-3) -> distrax.Distribution:
     return distrax.Bernoulli(probs=jnp.clip(mean, margin, 1 - margin), dtype=jnp.float32)
 
 
+def pixels(mean: Array, likelihood: str, output_std: float) -> distrax.Distribution:
+    """The likelihood of an image, given its mean: 'gaussian' with a fixed std, or 'bernoulli'."""
+    return normal(mean, output_std) if likelihood == "gaussian" else pixel_bernoulli(mean)
+
+
 def log_prob(distribution: distrax.Distribution, value: Array) -> Array:
     """Log-probability ``[]`` of ``value``, all of whose elements are one event.
 

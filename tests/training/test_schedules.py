@@ -97,7 +97,13 @@ def fill_labels(params):
 
 
 @pytest.mark.parametrize(
-    "fields, name", [({"name": "sgd"}, "optimizer.name='sgd'"), ({"decay": "x"}, "optimizer.decay")]
+    "fields, name",
+    [
+        ({"name": "sgd"}, "optimizer.name='sgd'"),
+        ({"decay": "x"}, "optimizer.decay"),
+        ({"decay": "stairs", "stairs_at": (5,)}, "optimizer.stairs_at"),
+        ({"decay": "stairs", "stairs_at": (5, 3), "stairs_to": (0.5, 0.1)}, "optimizer.stairs_at"),
+    ],
 )
 def test_unknown_names(fields, name):
     with pytest.raises(UserError, match=name):

@@ -15,7 +15,7 @@ from jax import Array
 
 from objcentric import distributions
 from objcentric.errors import UserError
-from objcentric.models.model import Model, Trace
+from objcentric.models.model import Model, Trace, check_fields
 from objcentric.models.scene import Scene, statistics
 from objcentric.nn.activations import elu
 from objcentric.nn.cnn import Deconv
@@ -43,12 +43,8 @@ class Config:
     decoder_bias: float = -2.0
 
     def __post_init__(self):
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise UserError(f"model.{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}")
-        for name in ("num_steps", "what_dim", "hidden"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"model.{name}={getattr(self, name)} must be positive")
+        positive = ("num_steps", "what_dim", "hidden")
+        check_fields(self, choices=_CHOICES, positive=positive)
         if self.background_dim < 0:
             raise UserError(f"model.background_dim={self.background_dim} must be 0 or more")
         self.scene  # noqa: B018 - checks its fields

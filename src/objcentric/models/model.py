@@ -1,11 +1,13 @@
 """What every latent-variable model here is made of: pure functions for one datum and one particle."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from objcentric.errors import UserError
 
 
 class Trace(NamedTuple):
@@ -66,3 +68,13 @@ def unroll(start: Callable, step: Callable) -> Callable:
 def frame_keys(key: Array, num_frames: int) -> Array:
     """Keys ``[T]``, of which the first ones are those of a shorter sequence."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_frames))
+
+
+def check_fields(config: Any, *, choices: dict[str, Sequence[str]], positive: Sequence[str]) -> None:
+    """UserError unless a model's typed config has allowed ``choices``, and ``positive`` numbers in those fields."""
+    for name, allowed in choices.items():
+        if getattr(config, name) not in allowed:
+            raise UserError(f"model.{name}={getattr(config, name)!r} is unknown; choose one of {', '.join(allowed)}")
+    for name in positive:
+        if getattr(config, name) <= 0:
+            raise UserError(f"model.{name}={getattr(config, name)} must be positive")

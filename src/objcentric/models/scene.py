@@ -120,9 +120,7 @@ class Scene:
 
     def pixels(self, mean: Array):
         """The likelihood of an image, given its mean."""
-        if self.likelihood == "gaussian":
-            return distributions.normal(mean, self.output_std)
-        return distributions.pixel_bernoulli(mean)
+        return distributions.pixels(mean, self.likelihood, self.output_std)
 
 
 def _plain(sizes: tuple[float, ...]) -> float | tuple[float, ...]:

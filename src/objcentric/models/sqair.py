@@ -36,7 +36,7 @@ from jax import Array, lax
 
 from objcentric import distributions
 from objcentric.errors import UserError
-from objcentric.models.model import Model, Sequential, Step, unroll
+from objcentric.models.model import Model, Sequential, Step, check_fields, unroll
 from objcentric.models.scene import Scene, statistics
 from objcentric.nn.activations import elu
 from objcentric.nn.cnn import CNN, SubpixelCNN
@@ -75,12 +75,8 @@ class Config:
     decoder_bias: float = -2.0
 
     def __post_init__(self):
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise UserError(f"model.{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}")
-        for name in ("num_objects", "what_dim", "hidden", "decoder_hidden", "num_frames", "rediscovery_factor"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"model.{name}={getattr(self, name)} must be positive")
+        positive = ("num_objects", "what_dim", "hidden", "decoder_hidden", "num_frames", "rediscovery_factor")
+        check_fields(self, choices=_CHOICES, positive=positive)
         for kind in ("encoder", "decoder"):
             features, strides = (getattr(self, f"{kind}_{name}") for name in ("features", "strides"))
             if len(features) != len(strides) or min(features + strides, default=0) < 1:

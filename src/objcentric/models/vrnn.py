@@ -28,7 +28,7 @@ from jax import Array, lax
 
 from objcentric import distributions
 from objcentric.errors import UserError
-from objcentric.models.model import Model, Sequential, Step, unroll
+from objcentric.models.model import Model, Sequential, Step, check_fields, unroll
 from objcentric.models.scene import statistics
 from objcentric.nn.activations import elu
 from objcentric.nn.cnn import CNN, interleave
@@ -54,12 +54,8 @@ class Config:
     decoder_bias: float = -2.0
 
     def __post_init__(self):
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise UserError(f"model.{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}")
-        for name in ("num_frames", "latent_dim", "hidden", "output_std"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"model.{name}={getattr(self, name)} must be positive")
+        positive = ("num_frames", "latent_dim", "hidden", "output_std")
+        check_fields(self, choices=_CHOICES, positive=positive)
         if self.layers < 0:
             raise UserError(f"model.layers={self.layers} must be at least 0")
         features, strides = self.features, self.strides
@@ -146,9 +142,7 @@ def make(config: Config) -> Sequential:
 
     def pixels(mean: Array):
         """p(x_t | z_<=t, x_<t)."""
-        if config.likelihood == "gaussian":
-            return distributions.normal(mean, config.output_std)
-        return distributions.pixel_bernoulli(mean)
+        return distributions.pixels(mean, config.likelihood, config.output_std)
 
     def start(params) -> State:
         blank = jnp.zeros(config.latent_dim)
