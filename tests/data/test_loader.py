@@ -2,10 +2,12 @@ import itertools
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs import sqair_pedestrians
-from objcentric.data import loader, pedestrians
+from objcentric.data import loader, mot, pedestrians
 from objcentric.errors import UserError
+from tests.data import tracks, videos
 
 
 def test_splits_have_the_promised_arrays(config):
@@ -156,6 +158,173 @@ def test_pedestrians_stream_and_need_no_annotations(prepared):
     frames = loader.frames(streamed.train)
     np.testing.assert_array_equal(frames.read([71, 3])["image"], [np.full((6, 7, 1), 23), np.full((6, 7, 1), 1)])
     np.testing.assert_array_equal(loader.frames(whole.train)["image"], frames.everything()["image"])
+
+
+WRONG_TRACKS = [
+    ("format", "coco"),
+    ("path", ""),
+    ("frame_size", (50,)),
+    ("frame_size", (0, 100)),
+    ("num_frames", 1),
+    ("frame_step", 0),
+    ("num_objects", 0),
+    ("overlap", -0.1),
+    ("overlap", 1.0),
+    ("train_share", 0.0),
+    ("train_share", 0.75),
+    ("valid_share", 0.0),
+    ("valid_share", float("nan")),
+    ("min_size", -1.0),
+    ("min_visibility", 1.1),
+    ("crowded", 1.1),
+    ("crowded", -0.1),
+    ("seed", -1),
+    ("device_bytes", -1),
+]
+
+
+@pytest.mark.parametrize("field, value", WRONG_TRACKS)
+def test_wrong_field_of_tracks_is_named(field, value):
+    c = tracks.config(**{field: value})
+    with pytest.raises(UserError, match=f"^data.{field} ") as error:
+        loader.load(c)
+    assert "\n" not in str(error.value)
+
+
+def test_tracks_need_their_own_fields(config):
+    config.name = "tracks"
+    with pytest.raises(UserError, match="data.format is missing.*start from configs/mohart.py"):
+        loader.load(config)
+    for field in ("crowded", "kinds", "frame_size"):
+        older = tracks.config()
+        del older[field]
+        with pytest.raises(UserError, match=f"data.{field} is missing.*start from configs/mohart.py"):
+            loader.load(older)
+
+
+def test_shares_may_be_all_where_whole_videos_test():
+    loader.check(tracks.config(train_share=0.7, valid_share=0.3, test_videos=("b",)))
+
+
+@pytest.fixture(scope="module")
+def two_videos(tmp_path_factory):
+    """Two MOT sequences, of 20 and 16 frames, whose pixels tell which frame they are of, and a cache."""
+    folder = tmp_path_factory.mktemp("tracks")
+    for name, first, length in (("a", 1, 20), ("b", 21, 16)):
+        boxes = np.array([[tracks.box(i, t) for i in (0, 5, 10)] for t in range(length)])
+        images = []
+        for number in range(first, first + length):
+            gradient = np.broadcast_to(np.arange(0, 200, dtype=np.uint8)[:, None], (100, 200, 3)).copy()
+            gradient[..., 0] = 7 * number
+            images.append(gradient)
+        videos.save_mot(folder / name, images, boxes)
+    return folder
+
+
+@pytest.fixture
+def tracks_config(two_videos):
+    return tracks.config(path=str(two_videos), cache_dir=str(two_videos / "cache"), num_objects=2)
+
+
+def test_tracks_stream(tracks_config):
+    data = loader.load(tracks_config)
+    for split, size in zip(data, (2 * (4 + 3), 2 * 2, 2 * 2), strict=True):  # three objects, two of them at a time
+        assert isinstance(split, loader.Stream) and split.size == size
+        rows = split.read([1, size - 1, 0])
+        assert {key: (array.shape, array.dtype.name) for key, array in rows.items()} == {
+            "image": ((3, 4, 50, 100, 3), "uint8"),
+            "boxes": ((3, 4, 2, 4), "float32"),
+            "presence": ((3, 4, 2), "uint8"),
+            "identity": ((3, 2), "int32"),
+        }
+
+
+def test_streams_of_tracks_read_what_is_in_the_files(tracks_config, two_videos):
+    """Boxes tell the frame, too: their left side is its index."""
+    train = loader.load(tracks_config).train
+    rows = train.everything()
+    starts = [("a", t) for t in (0, 2, 4, 6)] + [("b", t) for t in (0, 2, 4)]
+    for i in range(train.size):
+        name, start = starts[i // 2]
+        np.testing.assert_array_equal(rows["boxes"][i, :, 0, 1], start + np.arange(4))
+        for t, image in enumerate(rows["image"][i]):
+            file = two_videos / name / "img1" / f"{start + t + 1:06d}.png"
+            np.testing.assert_array_equal(image, Image.open(file).resize((100, 50), Image.Resampling.BOX))
+        single = train.read([i])
+        for key in rows:
+            np.testing.assert_array_equal(single[key][0], rows[key][i])
+    batch = take(train, 1, 0, train.size, 0)[0]
+    order = np.lexsort([batch["identity"][:, 0], batch["image"][:, 0, 0, 0, 0]])
+    expected = np.lexsort([rows["identity"][:, 0], rows["image"][:, 0, 0, 0, 0]])
+    assert_equal({k: a[order] for k, a in batch.items()}, {k: a[expected] for k, a in rows.items()})
+
+
+def test_mirrored_and_reversed_tracks(tracks_config):
+    plain = loader.load(tracks_config).train.everything()
+    size = len(plain["image"])
+    tracks_config.mirror = True
+    data = loader.load(tracks_config)
+    assert (data.train.size, data.valid.size, data.test.size) == (2 * size, 4, 4)
+    both = data.train.everything()
+    assert_equal(plain, {key: array[:size] for key, array in both.items()})
+    np.testing.assert_array_equal(both["image"][size:], plain["image"][..., ::-1, :])
+    there = plain["presence"] > 0
+    np.testing.assert_array_equal(both["presence"][size:], plain["presence"])
+    np.testing.assert_array_equal(both["identity"][size:], plain["identity"])
+    left, right = both["boxes"][size:][there].T[[1, 3]]
+    np.testing.assert_array_equal((left, right), 100 - plain["boxes"][there].T[[3, 1]])
+    assert not both["boxes"][size:][~there].any()
+
+    tracks_config.reverse = True
+    data = loader.load(tracks_config)
+    assert (data.train.size, data.valid.size, data.test.size) == (4 * size, 4, 4)
+    reverse = data.train.read(range(8, 10))  # of the first video there are 8 and then their reversals
+    np.testing.assert_array_equal(reverse["image"][0], plain["image"][0, ::-1])
+    np.testing.assert_array_equal(reverse["boxes"][0, :, 0, 1], [3, 2, 1, 0])
+
+
+def test_grey_tracks(tracks_config):
+    tracks_config.grey = True
+    assert loader.load(tracks_config).train.read([0])["image"].shape == (1, 4, 50, 100, 1)
+
+
+def test_tracks_that_fit_are_arrays(tracks_config):
+    streamed = loader.load(tracks_config)
+    tracks_config.device_bytes = streamed.train.size * 4 * 50 * 100 * 3
+    data = loader.load(tracks_config)
+    assert_equal(data.train, streamed.train.everything())
+    assert isinstance(data.valid, loader.Stream) and isinstance(data.test, loader.Stream)
+    tracks_config.device_bytes -= 1
+    assert isinstance(loader.load(tracks_config).train, loader.Stream)
+
+
+def test_only_chosen_videos_are_decoded(tracks_config, tmp_path):
+    tracks_config.update(videos=("b",), cache_dir=str(tmp_path))
+    assert loader.load(tracks_config).train.size == 2 * 3
+    assert [path.name.split("_")[0] for path in (tmp_path / "frames").iterdir()] == ["b"]
+
+
+def test_real_tracks(data_dir, tmp_path):
+    folder = data_dir / "mot15" / "train" / "TUD-Campus"
+    if not folder.is_dir():
+        pytest.skip(f"real data: there is no {folder}")
+    c = tracks.config(path=str(folder), cache_dir=str(tmp_path), frame_size=(120, 160), num_frames=5, num_objects=8)
+    data = loader.load(c)
+    boxes = mot.read_boxes(folder / "gt" / "gt.txt")
+    numbers = [[number, number + 1, number + 2, number + 3, number + 4] for number in range(1, 37) if number % 2]
+    assert (data.train.size, data.valid.size, data.test.size) == (len(numbers[:16]), 7, 7)
+    rows = data.train.everything()
+    for i in (0, 7, 15):
+        for t, number in enumerate(numbers[i]):
+            with Image.open(folder / "img1" / f"{number:06d}.jpg") as image:
+                expected = image.convert("RGB").resize((160, 120), Image.Resampling.BOX)
+            np.testing.assert_array_equal(rows["image"][i, t], expected)
+            for slot, identity in enumerate(rows["identity"][i]):
+                if rows["presence"][i, t, slot]:
+                    box = boxes.box[(boxes.frame == number) & (boxes.identity == identity)][0]
+                    expected = np.clip(box / 4, 0, [120, 160, 120, 160])
+                    np.testing.assert_allclose(rows["boxes"][i, t, slot], expected, rtol=1e-6)
+    assert rows["presence"][:, 0].sum() == sum((boxes.frame == many[0]).sum() for many in numbers[:16])
 
 
 @pytest.fixture

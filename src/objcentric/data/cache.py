@@ -1,7 +1,10 @@
 """The folder where downloads, prepared data sets and compiled programs are kept."""
 
+import hashlib
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from objcentric.errors import UserError
 
@@ -21,6 +24,13 @@ def folder(cache_dir: str = "") -> Path:
     if not os.access(path, os.W_OK | os.X_OK):
         raise unwritable(path, PermissionError("permission denied"))
     return path
+
+
+def digest(path: Path, *settings: Any) -> str:
+    """16 digits that change with settings and with the files at ``path``: their names, sizes and times of change."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    state = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+    return hashlib.sha256(json.dumps([*settings, state], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def unwritable(path: Path, error: Exception) -> UserError:

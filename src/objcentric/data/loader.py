@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +15,13 @@ from objcentric.errors import UserError
 
 Split = dict[str, np.ndarray]  # image uint8 [M, H, W, C]; where known count [M], boxes [M, R, 4], label [M, R]
 # Of sequences, as `moving.compose` and `pedestrians.prepare` have them: image [M, T, H, W, 1], presence [M, T, R], ...
+# Of tracks image [M, T, H, W, C], and boxes, presence and identity as `windows.Windows` has them.
+FORMATS = ("mot", "kitti", "kth", "detrac", "drone")  # of tracks: modules that read them
 
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """A training split that is read as it is needed."""
+    """A split that is read as it is needed."""
 
     size: int  # number of examples
     read: Callable[[Sequence[int]], Split]  # rows of the given examples, as a split
@@ -46,14 +49,31 @@ class Stream:
 
 class Data(NamedTuple):
     train: Split | Stream  # a stream if larger than config.data.device_bytes
-    valid: Split
-    test: Split
+    valid: Split | Stream  # a stream of tracks alone
+    test: Split | Stream
 
 
 def load(c: ConfigDict) -> Data:
     """Loads, and prepares if need be, what config.data describes; UserError if it is wrong or cannot be had."""
     check(c)
-    return {"scenes": _scenes, "pedestrians": _pedestrians}.get(c.name, _composed)(c)
+    makers = {"scenes": _scenes, "pedestrians": _pedestrians, "tracks": _tracks, "circles": _circles}
+    return makers.get(c.name, _composed)(c)
+
+
+def size(examples: Split | Stream | np.ndarray) -> int:
+    """How many there are."""
+    if isinstance(examples, Stream):
+        return examples.size
+    return len(examples if isinstance(examples, np.ndarray) else next(iter(examples.values())))
+
+
+def take(examples: Split | Stream | np.ndarray, rows: Sequence[int]) -> Split | np.ndarray:
+    """Those of the given numbers."""
+    if isinstance(examples, Stream):
+        return examples.read(rows)
+    if isinstance(examples, np.ndarray):
+        return examples[np.asarray(rows)]
+    return {key: array[np.asarray(rows)] for key, array in examples.items()}
 
 
 def frames(split: Split | Stream) -> Split | Stream:
@@ -119,10 +139,51 @@ def _pedestrians(c: ConfigDict) -> Data:
     return _place(c, *(open_split(split) for split in splits.SPLITS))
 
 
+def _tracks(c: ConfigDict) -> Data:
+    from objcentric.data import frames as decoded
+    from objcentric.data import windows
+
+    reader = importlib.import_module(f"objcentric.data.{c.format}")
+    annotated = windows.choose(c, reader.videos(c.path))
+    videos = decoded.prepare([one.path for one in annotated], tuple(c.frame_size), grey=c.grey, cache_dir=c.cache_dir)
+    examples = windows.cut(c, annotated, videos)
+
+    def open_split(split: str) -> Stream:
+        whole = examples[split]
+        size = len(whole.video)
+
+        def read(rows: Sequence[int]) -> Split:
+            mirrored, rows = np.divmod(rows, size)
+            video, frames, boxes, presence, identity = (column[rows] for column in whole)
+            image = np.empty((*frames.shape, *videos[0].pixels.shape[1:]), np.uint8)
+            for i in range(len(rows)):
+                window = videos[video[i]].pixels[frames[i]]
+                image[i] = window[:, :, ::-1] if mirrored[i] else window
+            mirror = mirrored > 0
+            boxes[mirror] = windows.mirror(boxes[mirror], presence[mirror], c.frame_size[1])
+            return {"image": image, "boxes": boxes, "presence": presence, "identity": identity}
+
+        return Stream((2 if c.mirror and split == "train" else 1) * size, read)
+
+    train, valid, test = (open_split(split) for split in splits.SPLITS)
+    return Data(_resident(c, train), valid, test)
+
+
+def _circles(c: ConfigDict) -> Data:
+    """Of worlds that are simulated where they are needed, their seeds: uint32 [M]."""
+    ends = np.cumsum([c.num_test, c.num_valid, c.num_train])  # so that test worlds stay, however many train
+    test, valid, train = np.split(np.arange(ends[-1], dtype=np.uint32), ends[:-1])
+    return Data({"seed": train}, {"seed": valid}, {"seed": test})
+
+
 def _place(c: ConfigDict, train: Stream, valid: Stream, test: Stream) -> Data:
     """Reads all of each split, of the training split only if it fits on the device."""
+    return Data(_resident(c, train), valid.everything(), test.everything())
+
+
+def _resident(c: ConfigDict, train: Stream) -> Split | Stream:
     fits = train.size * train.read([0])["image"].nbytes <= c.device_bytes
-    return Data(train.everything() if fits else train, valid.everything(), test.everything())
+    return train.everything() if fits else train
 
 
 def _stack(examples: Sequence[Split]) -> Split:
@@ -165,11 +226,12 @@ def _annotations(arrays: dict[str, np.ndarray], path: str) -> Split:
 
 def check(c: ConfigDict) -> None:
     """Raises UserError, naming the field, unless config.data makes sense."""
-    names = ("multi_digit", "scenes", "moving_digits", "pedestrians")
+    names = ("multi_digit", "scenes", "moving_digits", "pedestrians", "tracks", "circles")
     if c.name not in names:
         raise UserError(f"data.name is {c.name!r}: choose one of {', '.join(names)}")
-    choices = {"background": ("none", "structured")}
+    choices: dict[str, tuple] = {"background": ("none", "structured")}
     numbers = {"num_train": 1, "num_valid": 1, "num_test": 1, "seed": 0, "device_bytes": 0}
+    pairs, lists = {"canvas": 1, "num_objects": 0, "object_size": 1}, ()
     if c.name == "moving_digits":
         choices = {"motion": ("paper", "bounce"), "appear": ("always", "any_time")}
         numbers |= {"num_frames": 1, "speed": 0, "acceleration": 0}
@@ -177,10 +239,20 @@ def check(c: ConfigDict) -> None:
         choices = {"invert": (True, False)}
         numbers |= {"num_frames": 1, "frame_step": 1, "history": 1, "min_objects": 0, "max_objects": 1}
         numbers |= {"min_visible": 0}
-    pairs = {"canvas": 1} | ({"frame_size": 1} if c.name == "pedestrians" else {"num_objects": 0, "object_size": 1})
-    for field in (*choices, *numbers, *pairs):
+        pairs = {"canvas": 1, "frame_size": 1}
+    if c.name == "tracks":
+        choices = {"format": FORMATS, **dict.fromkeys(("grey", "mirror", "reverse"), (True, False))}
+        numbers = {"num_frames": 2, "frame_step": 1, "num_objects": 1, "overlap": 0, "train_share": 0, "valid_share": 0}
+        numbers |= {"min_size": 0, "min_visibility": 0, "crowded": 0, "seed": 0, "device_bytes": 0}
+        pairs, lists = {"frame_size": 1}, ("videos", "test_videos", "kinds")
+    if c.name == "circles":  # what else there is `circles.Config` checks
+        choices, pairs = {}, {}
+        numbers = {"num_train": 1, "num_valid": 1, "num_test": 1, "num_frames": 1, "seed": 0}
+    for field in (*choices, *numbers, *pairs, *lists):
         if field not in c:
-            example = {"moving_digits": "sqair", "pedestrians": "sqair_pedestrians"}.get(c.name, "air")
+            configs = {"moving_digits": "sqair", "pedestrians": "sqair_pedestrians", "tracks": "mohart"}
+            configs |= {"circles": "mohart_toy"}
+            example = configs.get(c.name, "air")
             raise UserError(f"data.{field} is missing, data.name={c.name!r} needs it: start from configs/{example}.py")
     for field, allowed in choices.items():
         if c[field] not in allowed:
@@ -205,6 +277,10 @@ def check(c: ConfigDict) -> None:
         if c.min_objects > c.max_objects:
             raise UserError(f"data.min_objects is {c.min_objects}, more than data.max_objects={c.max_objects}")
         return
+    if c.name in ("tracks", "circles"):
+        if c.name == "tracks":
+            _check_tracks(c)
+        return
     if c.name == "scenes":
         if not c.path:
             raise UserError("data.path is empty: name a folder of PNGs, an .npz or an .npy that holds the scenes")
@@ -217,3 +293,21 @@ def check(c: ConfigDict) -> None:
         raise UserError(f"data.object_size reaches {c.object_size[1]}, beyond a canvas of {tuple(c.canvas)}: reduce it")
     if c.source not in ("embedded", "mnist") and not (c.source and Path(c.source).expanduser().exists()):
         raise UserError(f"data.source is {c.source!r}: choose embedded, mnist, or a folder of PNGs, an .npz, an .npy")
+
+
+def _check_tracks(c: ConfigDict) -> None:
+    if not c.path:
+        raise UserError("data.path is empty: give --config.data.path=FOLDER, that of the data set")
+    for field in ("min_visibility", "crowded"):
+        if c[field] > 1:
+            raise UserError(f"data.{field} is {c[field]}: it is a share, at most 1")
+    if c.overlap >= 1:
+        raise UserError(f"data.overlap is {c.overlap}: it is a share of a window, less than 1")
+    for field in ("train_share", "valid_share"):
+        if not c[field]:
+            raise UserError(f"data.{field} is 0: no window would be in that split")
+    both = c.train_share + c.valid_share
+    if not c.test_videos and both >= 1:
+        raise UserError(
+            f"data.train_share and data.valid_share add up to {both:g}: leave frames, or test_videos, to test"
+        )

@@ -1,14 +1,33 @@
 """The annotations of MOTChallenge: ``seqinfo.ini`` and ``gt/gt.txt`` of the 2D MOT 2015, MOT16 and MOT17 sets."""
 
 import configparser
-import math
-from collections.abc import Callable
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from objcentric.data import tracks
 from objcentric.errors import UserError
+
+KINDS = (  # of MOT16 and MOT17, by their numbers from 1
+    "pedestrian",
+    "person on vehicle",
+    "car",
+    "bicycle",
+    "motorbike",
+    "non motorized vehicle",
+    "static person",
+    "distractor",
+    "occluder",
+    "occluder on the ground",
+    "occluder full",
+    "reflection",
+    "crowd",
+)
+_ROW = ("frame", "identity", "left", "top", "width", "height", "conf")
+_LAYOUTS = ((*_ROW, "x", "y", "z"), (*_ROW, "kind", "visibility"))  # of 2015, with places in the world; of 2016 on
+_DETECTORS = re.compile("-(DPM|FRCNN|SDP)$")
 
 
 class Info(NamedTuple):
@@ -20,21 +39,30 @@ class Info(NamedTuple):
     width: int
 
 
-class Boxes(NamedTuple):
-    """n boxes by frame and, within a frame, by identity."""
+def videos(path: str | Path) -> list[tracks.Annotated]:
+    """The sequences in a folder such as ``train``, or of one sequence's own folder, by name; `read_boxes` on rows.
 
-    frame: np.ndarray  # int32 [n], numbers of frames, the first frame being 1
-    identity: np.ndarray  # int32 [n], of the object, from 1
-    box: np.ndarray  # float32 [n, 4], y0, x0, y1, x1 in pixels; they may reach beyond the frame
-    ignore: np.ndarray  # bool [n], neither to be found nor to be missed
-    visibility: np.ndarray  # float32 [n], share of the object that nothing hides; 1 where the file does not tell
+    A sequence is a folder with ``seqinfo.ini``. MOT17 has each one three times, with the detections of three detectors,
+    but the same frames and boxes: the first of them stands for all. Frames need not be there.
+
+    Raises UserError if there is no sequence, or one without usable boxes, as those of ``test`` are.
+    """
+    folder = tracks.folder(path, "`train` of a MOTChallenge data set, or one sequence")
+    folders = [folder.absolute()] if (folder / "seqinfo.ini").is_file() else sorted(folder.iterdir(), reverse=True)
+    sequences = {_DETECTORS.sub("", f.name): f for f in folders if (f / "seqinfo.ini").is_file()}
+    if not sequences:
+        raise UserError(f"{folder} has no folder with a seqinfo.ini: give `train` of a MOTChallenge data set")
+    return [
+        tracks.Annotated(f.name, f, read_boxes(f / "gt" / "gt.txt"))
+        for f in sorted(sequences.values(), key=lambda f: f.name)
+    ]
 
 
 def read_info(folder: str | Path) -> Info:
     """Reads ``seqinfo.ini`` in the folder of a sequence; UserError if it is missing or says too little."""
     file = Path(folder).expanduser() / "seqinfo.ini"
     parser = configparser.ConfigParser(interpolation=None)
-    text = _text(file)
+    text = tracks.read_text(file)
     try:
         parser.read_string(text)
         section = parser["Sequence"]
@@ -49,58 +77,27 @@ def read_info(folder: str | Path) -> Info:
     return info
 
 
-def read_boxes(file: str | Path) -> Boxes:
+def read_boxes(file: str | Path) -> tracks.Tracks:
     """Reads ``gt.txt``: rows of frame, identity, left, top, width, height, conf, ...; from conf on sets differ.
 
-    2D MOT 2015 has ten columns, MOT16 and MOT17 nine, of which the last is visibility. Everywhere conf 0 means that the
-    row is to be ignored. Pixels, which the files count from 1, are counted from 0 here.
+    2D MOT 2015 has ten columns; MOT16 and MOT17 have nine, the last two being kind (`KINDS`) and visibility. Frames and
+    identities are from 1. Pixels, which the files count from 1, are counted from 0 here.
+
+    To be ignored are rows of conf 0, and in MOT16 and MOT17 those of any kind but 'pedestrian', for the benchmark wants
+    pedestrians alone. It forgives trackers a box on what looks like one (people who are static, reflected or on
+    vehicles, and 'distractor', statues say), but not on vehicles and occluders; who wants that difference has ``kind``.
 
     Raises UserError that names the line if a row is cut off or impossible, or comes twice.
     """
     file = Path(file).expanduser()
-    rows: dict[tuple[int, int], tuple[int, list[float]]] = {}
-    for line, text in enumerate(_text(file).splitlines(), 1):
-        if text.strip():
-            row = _row(text, lambda reason, line=line: UserError(f"{file}, line {line}: {reason}"))
-            frame, identity = int(row[0]), int(row[1])
-            first, _ = rows.setdefault((frame, identity), (line, row))
-            if first != line:
-                raise UserError(f"{file}, line {line}: {identity} is in frame {frame} by line {first}, too: remove one")
-    if not rows:
-        raise UserError(f"{file} holds no boxes: copy it anew from the data set")
-    table = np.array([row for _, (_, row) in sorted(rows.items())])
-    x, y, width, height = (table[:, 2:6] - [1, 1, 0, 0]).T
-    return Boxes(
-        table[:, 0].astype(np.int32),
-        table[:, 1].astype(np.int32),
-        np.stack([y, x, y + height, x + width], axis=1).astype(np.float32),
-        table[:, 6] == 0,
-        table[:, 7].astype(np.float32),
-    )
-
-
-def _row(text: str, wrong: Callable[[str], UserError]) -> list[float]:
-    """frame, identity, left, top, width, height, conf, visibility of a valid line."""
-    fields = text.strip().split(",")
-    if len(fields) not in (9, 10):
-        raise wrong(f"{len(fields)} columns, expected 10 (2D MOT 2015) or 9 (MOT16, MOT17): is it cut off?")
-    try:
-        row = [float(field) for field in fields]
-    except ValueError:
-        raise wrong(f"{text.strip()!r} holds what is no number") from None
-    if not all(map(math.isfinite, row)):
-        raise wrong("NaN or infinity")
-    for name, value in zip(("frame", "identity"), row, strict=False):
-        if value != int(value) or not 1 <= value < 2**31:
-            raise wrong(f"{name} {value:g} is no whole number from 1 on")
-    if min(row[4:6]) <= 0:
-        raise wrong(f"a box of width {row[4]:g} and height {row[5]:g}: both must be positive")
-    return [*row[:7], row[8] if len(row) == 9 else 1.0]
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "there is none" if isinstance(error, FileNotFoundError) else error
-        raise UserError(f"cannot read {file} ({reason}): copy it from the data set") from error
+    table = tracks.read_table(file, _LAYOUTS, delimiter=",")
+    c = table.columns
+    x, y = c["left"] - 1, c["top"] - 1
+    box = np.stack([y, x, y + c["height"], x + c["width"]], axis=1)
+    ignore, extra = c["conf"] == 0, {}
+    if "kind" in c:
+        known = np.isin(c["kind"], np.arange(1, len(KINDS) + 1))
+        tracks.check(file, table.where, known, lambda i: f"kind {c['kind'][i]:g} is none of 1 to {len(KINDS)}")
+        kind = np.array(KINDS)[c["kind"].astype(int) - 1]
+        ignore, extra = ignore | (kind != KINDS[0]), {"kind": kind, "visibility": c["visibility"]}
+    return tracks.assemble(file, table.where, c["frame"], c["identity"], box, ignore=ignore, **extra)

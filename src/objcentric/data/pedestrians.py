@@ -6,8 +6,6 @@ it is. The paper's DukeMTMC was withdrawn by its authors: any video of a static 
 MOTChallenge, such as PETS09-S2L1, brings the boxes that counting and tracking are measured with.
 """
 
-import hashlib
-import json
 import os
 import tempfile
 import zipfile
@@ -21,6 +19,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from objcentric.data import cache, mot, splits, video
+from objcentric.data.windows import complete
 from objcentric.errors import UserError
 
 FRACTIONS = {"train": (0.0, 0.7), "valid": (0.7, 0.8), "test": (0.8, 1.0)}  # of the frames, in their order
@@ -73,12 +72,8 @@ def prepare(c: ConfigDict) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _name(c: ConfigDict, path: Path) -> str:
-    """Of the prepared data: a hash of all that they depend on; the files count by name, size and time of change."""
     fields = {key: value for key, value in c.items() if key not in _NOT_IDENTITY}
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    state = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
-    digest = hashlib.sha256(json.dumps([_VERSION, fields, state], sort_keys=True).encode()).hexdigest()
-    return f"{path.stem}_{'{}x{}'.format(*c.canvas)}_{digest[:16]}"
+    return f"{path.stem}_{'{}x{}'.format(*c.canvas)}_{cache.digest(path, _VERSION, fields)}"
 
 
 def _load(file: Path) -> dict[str, dict[str, np.ndarray]]:
@@ -156,10 +151,7 @@ def foreground(
 def _windows(c: ConfigDict, numbers: np.ndarray, split: str) -> np.ndarray:
     """Indices int [n, T] of all sequences of frames in one split, ``frame_step`` apart by their numbers."""
     first, end = (round(fraction * len(numbers)) for fraction in FRACTIONS[split])
-    there = numbers[first:end]
-    wanted = there[:, None] + c.frame_step * np.arange(c.num_frames)
-    at = np.searchsorted(there, wanted).clip(max=max(len(there) - 1, 0))
-    windows = first + at[(there[at] == wanted).all(axis=1)] if len(there) else at
+    windows = first + complete(numbers[first:end], c.num_frames, c.frame_step)
     if not len(windows):
         span = (c.num_frames - 1) * c.frame_step + 1
         share = FRACTIONS[split][1] - FRACTIONS[split][0]

@@ -3,6 +3,7 @@
 OpenCV, which reads the files of videos, is the extra ``video``; images need nothing beyond what is installed anyway.
 """
 
+import contextlib
 import dataclasses
 import functools
 import re
@@ -80,6 +81,45 @@ def open(path: str | Path) -> Video:
             " (width x height): boxes would be wrong; keep frames as they came, or scale all"
         )
     return video
+
+
+@contextlib.contextmanager
+def writer(path: str | Path, rate: float) -> Iterator[Callable[[np.ndarray], None]]:
+    """A function that adds a frame uint8 ``[H, W, 3]`` to the video ``path``: .gif, or by OpenCV .mp4 or .avi.
+
+    Frames of a GIF stay in memory until the end.
+
+    Args:
+      rate: frames per second.
+
+    Raises UserError for other endings, or if the file cannot be written.
+    """
+    path = Path(path)
+    codecs = {".mp4": "mp4v", ".avi": "MJPG"}
+    if path.suffix == ".gif":
+        images: list[Image.Image] = []
+        yield lambda frame: images.append(Image.fromarray(frame).quantize())
+        if images:
+            images[0].save(path, save_all=True, append_images=images[1:], duration=1000 / rate, loop=0)
+        return
+    if path.suffix not in codecs:
+        raise UserError(f"{path} is no video that can be written: name it .mp4, .avi or .gif")
+    cv2 = opencv()
+    files: list = []
+
+    def write(frame: np.ndarray) -> None:
+        if not files:
+            size = frame.shape[1::-1]
+            files.append(cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codecs[path.suffix]), rate, size))
+            if not files[0].isOpened():
+                raise UserError(f"OpenCV cannot write {path}: try .avi or .gif, or another folder")
+        files[0].write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+
+    try:
+        yield write
+    finally:
+        for file in files:
+            file.release()
 
 
 def opencv() -> ModuleType:
