@@ -34,9 +34,19 @@ def figures(tracks: dict, truth: tuple | None = None, **options) -> list[float]:
     return list(evaluated.values())
 
 
+def hota(tracks: dict, truth: tuple | None = None) -> list[float]:
+    """HOTA, and what is detected and associated of it."""
+    evaluated = tracking.evaluate(
+        **tracks, **dict(zip(("true_boxes", "there"), truth or make_truth(), strict=True)), families=["hota"]
+    )
+    assert tuple(evaluated) == ("hota", "deta", "assa")
+    return list(evaluated.values())
+
+
 @needs_trackeval
 def test_perfect_tracks():
     assert figures(make_tracks()) == [1, 1, 0]
+    assert hota(make_tracks()) == pytest.approx([1, 1, 1])
 
 
 @needs_trackeval
@@ -55,6 +65,8 @@ def test_an_object_gets_another_identity():
     tracks = make_tracks()
     tracks["identity"][0, 2:, 0] = 7
     assert figures(tracks) == pytest.approx([1 - 1 / 8, 6 / 8, 1 / 8])
+    associated = (4 * 1 + 4 * 2 / 4) / 8  # a half of the cut track shares two of its four boxes with the truth
+    assert hota(tracks) == pytest.approx([associated**0.5, 1, associated])
 
 
 @needs_trackeval
@@ -62,6 +74,8 @@ def test_two_objects_swap_identities():
     tracks = make_tracks()
     tracks["identity"][0, 2:] = [2, 5, -1]
     assert figures(tracks) == pytest.approx([1 - 2 / 8, 4 / 8, 2 / 8])
+    associated = 2 / (2 + 2 + 2)  # of a box: two frames of both tracks, two of the true one alone, two of ours alone
+    assert hota(tracks) == pytest.approx([associated**0.5, 1, associated])
 
 
 @needs_trackeval
@@ -81,6 +95,7 @@ def test_something_is_found_where_nothing_is():
     tracks["boxes"][0, 1, 2] = 20, 20, 24, 24
     tracks["found"][0, 1, 2], tracks["identity"][0, 1, 2] = 1, 8
     assert figures(tracks) == pytest.approx([1 - 1 / 8, 8 / 8.5, 0])
+    assert hota(tracks) == pytest.approx([(8 / 9) ** 0.5, 8 / 9, 1])
 
 
 @needs_trackeval
@@ -89,6 +104,7 @@ def test_boxes_must_overlap():
     tracks["boxes"][..., [0, 2]] += 2  # IoU 1/3: every box is missed, and every track is another one
     assert figures(tracks) == pytest.approx([-1, 0, 0])
     assert figures(tracks, threshold=0.3) == pytest.approx([1, 1, 0])
+    assert hota(tracks) == pytest.approx(3 * [6 / 19])  # of the thresholds .05, .10, ... .95, six are below 1/3
 
 
 @needs_trackeval
@@ -106,8 +122,11 @@ def test_nothing_at_all():
     nothing = tracks | {"found": 0 * tracks["found"]}
     assert figures(nothing, (boxes, 0 * there)) == [0, 0, 0]
     assert figures(nothing) == [0, 0, 0]
+    assert hota(nothing) == hota(nothing, (boxes, 0 * there)) == [0, 0, 0]
     both = {name: np.concatenate([tracks[name], nothing[name]]) for name in tracks}
-    assert figures(both, (np.tile(boxes, (2, 1, 1, 1)), np.concatenate([there, 0 * there]))) == [1, 1, 0]
+    truth = np.tile(boxes, (2, 1, 1, 1)), np.concatenate([there, 0 * there])
+    assert figures(both, truth) == [1, 1, 0]
+    assert hota(both, truth) == pytest.approx([1, 1, 1])
 
 
 @needs_trackeval
@@ -118,6 +137,21 @@ def test_true_identities():
     boxes[0, 2:], true_identity[0, 2:] = boxes[0, 2:, ::-1].copy(), [4, 30]
     assert figures(tracks, (boxes, there), true_identity=true_identity) == [1, 1, 0]
     assert figures(tracks, (boxes, there)) == pytest.approx([1 - 2 / 8, 4 / 8, 2 / 8])
+
+
+@needs_trackeval
+def test_families_of_figures():
+    """Each is what it is without the others; the order is of no account."""
+    tracks, truth = make_tracks(), dict(zip(("true_boxes", "there"), make_truth(), strict=True))
+    tracks["identity"][0, 2:, 0] = 7
+    together = tracking.evaluate(**tracks, **truth, families=tracking.FAMILIES)
+    alone = {}
+    for family in reversed(tracking.FAMILIES):
+        alone |= tracking.evaluate(**tracks, **truth, families=[family])
+    assert together == alone and len(alone) == 6
+    assert list(together)[:3] == list(tracking.evaluate(**tracks, **truth))
+    with pytest.raises(ValueError, match="choose of clear, identity, hota"):
+        tracking.evaluate(**tracks, **truth, families=["HOTA"])
 
 
 def test_without_trackeval(monkeypatch):

@@ -1,9 +1,10 @@
-"""How well boxes with identities follow true ones: MOTA, IDF1 and identity switches, as TrackEval counts them.
+"""How well boxes with identities follow true ones: MOTA, IDF1, identity switches and HOTA, as TrackEval counts them.
 
 TrackEval is part of the extra ``tracking``.
 """
 
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,16 @@ from jax.typing import ArrayLike
 
 from objcentric.errors import UserError
 from objcentric.metrics.boxes import iou
+
+FAMILIES = ("clear", "identity", "hota")
+_FIGURES = {  # our name: TrackEval's family and name
+    "mota": ("clear", "MOTA"),
+    "idf1": ("identity", "IDF1"),
+    "identity_switches": ("clear", "IDSW"),
+    "hota": ("hota", "HOTA"),
+    "deta": ("hota", "DetA"),
+    "assa": ("hota", "AssA"),
+}
 
 
 def available() -> bool:
@@ -26,6 +37,7 @@ def evaluate(
     true_identity: ArrayLike | None = None,
     *,
     threshold: float = 0.5,
+    families: Sequence[str] = ("clear", "identity"),
 ) -> dict[str, float]:
     """Figures over M sequences of T frames.
 
@@ -33,18 +45,24 @@ def evaluate(
       boxes: ``[M, T, N, 4]``; ``found [M, T, N]`` says which exist, ``identity [M, T, N]`` integers whose they are.
       true_boxes: ``[M, T, R, 4]``, with ``there [M, T, R]``.
       true_identity: ``[M, T, R]``; by default the row in R.
-      threshold: least IoU at which a box may match a true one.
+      threshold: least IoU at which a box may match a true one; HOTA has its own, .05 to .95.
+      families: which figures are wanted, of ``FAMILIES``. Those of HOTA take several times as long as all others.
 
     Returns:
-      ``mota`` (at most 1) and ``idf1`` in [0, 1]; ``identity_switches``, the share of the true boxes at which the
-      identity that follows an object has become another.
+      Of 'clear', ``mota`` (at most 1) and ``identity_switches``, the share of the true boxes at which the identity that
+      follows an object has become another; of 'identity', ``idf1``; of 'hota', ``hota`` and its parts, ``deta`` for
+      detection and ``assa`` for association (Luiten et al., *HOTA: A Higher Order Metric for Evaluating Multi-Object
+      Tracking*, 2020), each the mean over HOTA's 19 thresholds. All but MOTA are in [0, 1].
 
     Raises:
       UserError: TrackEval is not installed.
+      ValueError: there is no such family.
     """
+    if not set(families) <= set(FAMILIES):
+        raise ValueError(f"families={families!r}: choose of {', '.join(FAMILIES)}")
     if not available():
         raise UserError("tracking figures need TrackEval: pip install 'objcentric[tracking]'")
-    from trackeval.metrics import CLEAR, Identity
+    from trackeval.metrics import CLEAR, HOTA, Identity
 
     found, there = np.asarray(found) > 0, np.asarray(there) > 0
     identity = np.asarray(identity)
@@ -52,19 +70,22 @@ def evaluate(
         true_identity = np.broadcast_to(np.arange(there.shape[-1]), there.shape)
     overlap = iou(boxes, true_boxes)
     settings = {"THRESHOLD": threshold, "PRINT_CONFIG": False}
-    metrics = {"clear": CLEAR(settings), "identity": Identity(settings)}
+    made = {"clear": lambda: CLEAR(settings), "identity": lambda: Identity(settings), "hota": HOTA}
+    metrics = {family: made[family]() for family in families}
     results: dict[str, dict[int, Any]] = {name: {} for name in metrics}
     for m in range(len(found)):
         sequence = _sequence(overlap[m], found[m], identity[m], there[m], true_identity[m])
         for name, metric in metrics.items():
             results[name][m] = metric.eval_sequence(sequence)
-    clear, identities = (metrics[name].combine_sequences(results[name]) for name in ("clear", "identity"))
-    boxes_there = max(int(there.sum()), 1)
-    return {
-        "mota": float(clear["MOTA"]),
-        "idf1": float(identities["IDF1"]),
-        "identity_switches": float(clear["IDSW"]) / boxes_there,
+    combined = {name: metric.combine_sequences(results[name]) for name, metric in metrics.items()}
+    figures = {
+        name: float(np.mean(combined[family][field]))
+        for name, (family, field) in _FIGURES.items()
+        if family in combined
     }
+    if "identity_switches" in figures:
+        figures["identity_switches"] /= max(int(there.sum()), 1)
+    return figures
 
 
 def _sequence(
