@@ -1,0 +1,161 @@
+"""Trackers at work on videos, from the folder of a run."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import objcentric
+from experiments import hart
+from objcentric import tracker
+from objcentric.data import video
+from objcentric.errors import UserError
+from objcentric.models import hart as model
+from objcentric.training import loop
+from objcentric.training.restore import restore_run
+from tests.experiments import videos
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder, data = tmp_path_factory.mktemp("runs") / "mohart", videos.make_data()
+    config = videos.make_config(train__num_steps=2, curriculum__steps=(), curriculum__first_frames=5)
+    config.evaluate.num_pictures = 1
+    experiment = hart.build(config, data=data)._replace(figures=lambda *args: {})
+    loop.run(config, folder, lambda config: experiment)
+    return folder
+
+
+FRAMES = videos.make_split(1, 3)["image"][0]
+BOXES = videos.make_split(1, 3)["boxes"][0, 0, :2]
+
+
+def test_it_agrees_with_the_model(run):
+    tracked = objcentric.track(FRAMES, BOXES, run)
+    restored = restore_run(run, tracker.skeleton)
+    made, _ = tracker.make(restored.config, 2)
+    seen = model.follow(
+        made, restored.params["tracker"], None, FRAMES.astype(np.float32) / 255, BOXES, np.ones(2, np.float32)
+    )
+    np.testing.assert_allclose(tracked.boxes, seen.boxes, atol=1e-3)
+    assert tracked.boxes.shape == (5, 2, 4) and tracked.presence.shape == (5, 2)
+    np.testing.assert_allclose(tracked.presence[1:], jax.nn.sigmoid(seen.presence[1:]), atol=1e-5)
+
+
+def test_boxes_are_in_pixels_of_the_video_whatever_its_size(run):
+    small = objcentric.track(FRAMES, BOXES, run)
+    double = np.repeat(np.repeat(FRAMES, 2, 1), 2, 2)
+    np.testing.assert_allclose(objcentric.track(double, 2 * BOXES, run).boxes, 2 * small.boxes, atol=1e-2)
+
+
+def test_any_number_of_objects(run):
+    for num in (1, 2):
+        assert objcentric.track(FRAMES, BOXES[:num], run).boxes.shape == (5, num, 4)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "said"),
+    [
+        ([[0, 0, np.nan, 5]], "box 1 of 1, .* has a corner that is no number"),
+        ([[0, 0, 5, 5], [3, 3, 3, 8]], "box 2 of 2, .* has no area"),
+        ([[8, 3, 3, 8]], "has no area: y1 and x1 must be larger"),
+        ([[30, 3, 35, 8]], "lies outside the frame, whose height and width are"),
+        ([1, 2, 3, 4], r"boxes have shape \(4,\): give \[N, 4\]"),
+        (np.zeros((0, 4)), "of one object or more"),
+    ],
+)
+def test_useless_boxes_are_refused(run, boxes, said):
+    with pytest.raises(UserError, match=said):
+        objcentric.track(FRAMES, boxes, run)
+
+
+def test_boxes_are_cut_off_at_the_border():
+    np.testing.assert_array_equal(tracker.check_boxes([[-3, 2, 5, 30]], (16, 20)), [[0, 2, 5, 20]])
+
+
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [
+        ([], "there is no frame"),
+        ([FRAMES[0], FRAMES[1][:8]], r"a frame has height and width \(8, 20\), the first one \(16, 20\)"),
+        ([FRAMES[0].astype(float)], "a frame is float64"),
+        ([FRAMES[0][..., 0]], r"of shape \(16, 20\): give uint8 \[H, W, 3\]"),
+    ],
+)
+def test_useless_frames_are_refused(run, frames, said):
+    with pytest.raises(UserError, match=said):
+        objcentric.track(frames, BOXES, run)
+
+
+def test_runs_of_other_experiments_are_refused(run, tmp_path):
+    with pytest.raises(UserError, match="holds no run"):
+        objcentric.track(FRAMES, BOXES, tmp_path)
+    (tmp_path / "config.json").write_text('{"experiment": "air"}')
+    with pytest.raises(UserError, match="the run is one of air: give one of configs/mohart.py"):
+        objcentric.track(FRAMES, BOXES, tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The video as a folder of frames, and its boxes as a file."""
+    (tmp_path / "video").mkdir()
+    for t, frame in enumerate(FRAMES, 1):
+        Image.fromarray(frame).save(tmp_path / "video" / f"{t:06}.png")
+    np.savetxt(tmp_path / "boxes.txt", BOXES)
+    return tmp_path
+
+
+@pytest.mark.parametrize("ending", [".gif", ".avi"])
+def test_the_command_writes_an_annotated_video(run, folder, ending, capsys):
+    if ending != ".gif":
+        pytest.importorskip("cv2")
+    output = folder / "out" / f"tracked{ending}"
+    arguments = [f"--run={run}", f"--video={folder / 'video'}", f"--boxes={folder / 'boxes.txt'}", f"--output={output}"]
+    assert tracker.main(arguments) == 0
+    assert "2 objects in 5 frames" in capsys.readouterr().out
+    if ending == ".gif":
+        with Image.open(output) as image:
+            assert image.n_frames == 5 and image.size == (20, 16)
+            first = np.asarray(image.convert("RGB"))
+        y, x = BOXES[0, :2].astype(int)
+        assert first[y, x].max() > 100 and (first[y, x] != FRAMES[0][y, x]).any()  # the box was drawn
+    else:
+        assert video.open(output).num_frames == 5
+    rows = np.loadtxt(output.with_suffix(".txt"), delimiter=",")
+    assert rows.shape == (10, 7)
+    y0, x0, y1, x1 = BOXES[0]
+    np.testing.assert_allclose(rows[0], [1, 1, x0 + 1, y0 + 1, x1 - x0, y1 - y0, 1], atol=0.01)
+
+
+def test_the_command_begins_with_the_ground_truth_of_a_sequence(run, folder, capsys):
+    (folder / "video" / "gt").mkdir()
+    lines = [f"1,{i},{b[1] + 1},{b[0] + 1},{b[3] - b[1]},{b[2] - b[0]},1,-1,-1,-1" for i, b in enumerate(BOXES, 1)]
+    (folder / "video" / "gt" / "gt.txt").write_text("\n".join(lines))
+    info = "[Sequence]\nname=v\nimDir=img\nframeRate=5\nseqLength=5\nimWidth=20\nimHeight=16\nimExt=.png\n"
+    (folder / "video" / "seqinfo.ini").write_text(info)
+    (folder / "video" / "img").mkdir()
+    for file in (folder / "video").glob("*.png"):
+        file.rename(folder / "video" / "img" / file.name)
+    output = folder / "tracked.gif"
+    assert tracker.main([f"--run={run}", f"--video={folder / 'video'}", f"--output={output}"]) == 0
+    assert "2 objects" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"boxes": "1 2 3"}, "holds no lines `y0 x0 y1 x1`"),
+        ({"boxes": "a b c d"}, "write a line `y0 x0 y1 x1`"),
+        ({"boxes": None}, "has no ground truth to begin with: give --boxes=FILE"),
+        ({"output": "tracked.webm"}, "name it .mp4, .avi or .gif"),
+        ({"video": "nothing"}, "there is no"),
+    ],
+)
+def test_mistakes_are_one_line(run, folder, change, said, capsys):
+    if change.get("boxes"):
+        (folder / "boxes.txt").write_text(change["boxes"])
+    boxes = [] if "boxes" in change and change["boxes"] is None else [f"--boxes={folder / 'boxes.txt'}"]
+    source, output = folder / change.get("video", "video"), folder / change.get("output", "tracked.gif")
+    assert tracker.main([f"--run={run}", f"--video={source}", f"--output={output}", *boxes]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.startswith("objcentric: ") and error.count("\n") == 1
