@@ -11,22 +11,19 @@ median over the turns, a time the best of them.
 
 import argparse
 import datetime
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from benchmarks.program import Program, table, take_turns, training
 from configs import sqair as sqair_config
 from experiments import sqair
 from objcentric.data.loader import Data
-from objcentric.training import machine, parallel, step
+from objcentric.training import machine
 
-INNER = 5  # training steps per timed call
 CONV_TURNS = 2  # of the convolutional networks, at most
 README = Path(__file__).parent / "sqair_step.md"
 HEADER = """# SQAIR's training step
@@ -64,14 +61,6 @@ class Setting(NamedTuple):
     network: str = "mlp"  # or 'conv'
 
 
-class Program(NamedTuple):
-    """Of a setting."""
-
-    run: Callable[[], float]  # does some training steps, and returns seconds per step
-    compile_s: float
-    memory_mb: float  # what it holds, its arguments included
-
-
 SETTINGS = [Setting(frames, 3) for frames in (3, 5, 10)] + [Setting(3, objects) for objects in (2, 4, 6)]
 SETTINGS.append(Setting(3, 3, "conv"))
 
@@ -94,29 +83,17 @@ def main() -> None:
         cpu_devices=config.train.cpu_devices,
         turns=arguments.turns,
         conv_turns=CONV_TURNS,
-        table=table(measure(settings, arguments.turns)),
+        table=table(COLUMNS, measure(settings, arguments.turns)),
     )
     print(page)
     if arguments.write:
         README.write_text(page)
 
 
-def table(rows: Sequence[dict[str, float]]) -> str:
-    """Markdown, a line for each row of `measure`."""
-    lines = [[title for title, _ in COLUMNS.values()], ["---"] * len(COLUMNS)]
-    lines += [[f"{row[name]:{digits}}" for name, (_, digits) in COLUMNS.items()] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def measure(settings: Sequence[Setting], turns: int) -> list[dict[str, float]]:
     """Figures of each setting, by the names in `COLUMNS`; ratios are to the first one."""
     programs = [prepare(setting) for setting in settings]
-    seconds = np.full((turns, len(settings)), np.nan)
-    for turn, i in np.ndindex(seconds.shape):
-        if settings[i].network != "conv" or turn < CONV_TURNS:
-            seconds[turn, i] = programs[i].run()
-    ratio = np.nanmedian(seconds / seconds[:, :1], axis=0)
-    best = np.nanmin(seconds, axis=0)
+    best, ratio = take_turns(programs, turns, [CONV_TURNS if s.network == "conv" else turns for s in settings])
     return [
         {
             **setting._asdict(),
@@ -142,25 +119,7 @@ def prepare(setting: Setting) -> Program:
     config.evaluate.given_frames = config.curriculum.first_frames = 1
     config.evaluate.addition_steps = 0  # noise has no labels
     experiment = sqair.build(config, data=noise(config, setting.frames))
-    devices = parallel.choose_devices(1, config.train.batch_size)
-    init = jax.jit(jax.vmap(lambda seed: step.init_state(experiment, seed)))
-    state = parallel.replicate(init(jnp.arange(1)), devices)
-    data = parallel.replicate(experiment.data.train, devices)
-    numbers = parallel.shard(np.zeros(1, np.int32), devices)
-    train = parallel.make_train(experiment, INNER, config.train.batch_size, devices)
-    start = time.perf_counter()
-    compiled = train.lower(state, data, None, numbers).compile()
-    compile_s = time.perf_counter() - start
-    memory = compiled.memory_analysis()
-
-    def run() -> float:
-        nonlocal state
-        start = time.perf_counter()
-        state, metrics = compiled(state, data, None, numbers)
-        jax.block_until_ready(metrics)
-        return (time.perf_counter() - start) / INNER
-
-    return Program(run, compile_s, (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**20)
+    return training(experiment, config.train.batch_size)
 
 
 def noise(config: ConfigDict, frames: int) -> Data:

@@ -1,6 +1,9 @@
 """AIR on the frames of moving digits, one by one: the baseline of SQAIR (thesis, tables 5.4.1 and 5.D.1).
 
 python launch.py --config=configs/air_moving.py --workdir=runs/air_moving
+
+On MNIST digits, as configs/sqair_mnist.py: --config.data.source=mnist '--config.data.object_size=(20, 20)'
+--config.data.num_train=40000 --config.model.object_size=20
 """
 
 from configs import base, sqair

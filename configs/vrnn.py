@@ -4,6 +4,9 @@ python launch.py --config=configs/vrnn.py --workdir=runs/vrnn
 python launch.py --config=configs/vrnn.py:conv --workdir=runs/vrnn_conv
 python launch.py --config=configs/vrnn.py:mlp_paper --workdir=runs/vrnn_paper
 python launch.py --config=configs/vrnn.py:conv_paper --workdir=runs/vrnn_conv_paper
+
+On MNIST digits, as configs/sqair_mnist.py: --config.data.source=mnist '--config.data.object_size=(20, 20)'
+--config.data.num_train=40000
 """
 
 from ml_collections import ConfigDict

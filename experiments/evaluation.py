@@ -10,6 +10,8 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from objcentric import objectives
+from objcentric.data import loader
+from objcentric.data.loader import Split, Stream
 from objcentric.errors import UserError
 from objcentric.models.model import Model
 from objcentric.training import targets
@@ -55,11 +57,14 @@ def make_bound(model: Model, c: ConfigDict, hparams: dict, read: Callable) -> Ca
     return bound
 
 
-def in_batches(function: Callable, params: dict, image: np.ndarray, key: Array, batch_size: int) -> Any:
-    """``function(params, image, keys)`` over all images, batch by batch (the last one padded), as numpy arrays."""
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(image)))
+def in_batches(
+    function: Callable, params: dict, examples: np.ndarray | Split | Stream, key: Array, batch_size: int
+) -> Any:
+    """``function(params, rows, keys)`` over all examples, batch by batch (the last one padded), as numpy arrays."""
+    size = loader.size(examples)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(size))
     results = []
-    for start in range(0, len(image), batch_size):
-        rows = np.minimum(np.arange(start, start + batch_size), len(image) - 1)
-        results.append(jax.device_get(function(params, image[rows], keys[rows])))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(image)], *results)
+    for start in range(0, size, batch_size):
+        rows = np.minimum(np.arange(start, start + batch_size), size - 1)
+        results.append(jax.device_get(function(params, loader.take(examples, rows), keys[rows])))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:size], *results)

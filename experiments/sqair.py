@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from experiments import addition, evaluation, sequences
+from experiments import addition, curriculum, evaluation, sequences
 from experiments.evaluation import in_batches
 from objcentric.data import loader
 from objcentric.errors import UserError
@@ -17,7 +17,7 @@ from objcentric.metrics import counting, tracking
 from objcentric.models import sqair
 from objcentric.plots_sequences import Strip
 from objcentric.training import schedules, targets
-from objcentric.training.experiment import Experiment, Stage
+from objcentric.training.experiment import Experiment
 
 OBJECTIVES = (
     *("vimco", "vimco_arithmetic", "rloo", "reinforce", "ww", "fivo"),
@@ -158,23 +158,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         headline=(*(["count_accuracy"] if counted else ["elbo"]), *(["mean_iou"] if "boxes" in data.test else [])),
         # What share can be asked for is known of moving digits alone.
         signature=signature if counted and config.data.name == "moving_digits" else None,
-        stages=curriculum(config, num_frames),
+        stages=curriculum.stages(config.curriculum, num_frames, lambda batch, n: {"image": batch["image"][:, :n]}),
     )
-
-
-def curriculum(config: ConfigDict, num_frames: int) -> tuple[Stage, ...]:
-    """Sequences of ``first_frames`` frames, and from each step of ``steps`` on longer ones, in the end whole ones.
-
-    Stages that are as long as the one before are left out.
-    """
-    c = config.curriculum
-    frames = np.linspace(c.first_frames, num_frames, len(c.steps) + 1).round().astype(int)
-    stages = [
-        Stage(first, lambda batch, length=length: {"image": batch["image"][:, :length]})
-        for first, length, before in zip((0, *c.steps), frames.tolist(), (0, *frames.tolist()), strict=False)
-        if length > before
-    ]
-    return tuple(stages)
 
 
 def born(split: dict) -> np.ndarray:
@@ -231,17 +216,7 @@ def check(config: ConfigDict, data: loader.Data) -> None:
             f"frames hold up to {most} objects, model.num_objects={config.model.num_objects}: set it higher"
         )
     sequences.check(config.evaluate, data.test["image"])
-    num_frames, c = data.test["image"].shape[1], config.curriculum
-    if not 1 <= c.first_frames <= num_frames:
-        raise UserError(f"curriculum.first_frames={c.first_frames}: use 1 to {num_frames}, the frames of a sequence")
-    if not c.steps and c.first_frames < num_frames:
-        raise UserError(f"curriculum.steps=() never shows whole sequences: set curriculum.first_frames={num_frames}")
-    if c.steps and c.steps[-1] >= config.train.num_steps:
-        raise UserError(
-            f"curriculum.steps={tuple(c.steps)}: whole sequences come after train.num_steps={config.train.num_steps}"
-        )
-    if list(c.steps) != sorted(set(c.steps)) or min(c.steps, default=1) < 1:
-        raise UserError(f"curriculum.steps={tuple(c.steps)}: use ascending steps, the first above 0")
+    curriculum.check(config.curriculum, data.test["image"].shape[1], config.train.num_steps)
     addition.check(config.evaluate, data.test)
     evaluation.check_scheduled(config.model, SCHEDULED)
 

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import air_step, objectives, sqair_step
+from benchmarks import air_step, objectives, sqair_step, tracking
 from configs import base
-from tests.experiments import sequences
+from tests.experiments import sequences, videos
 
 
 def test_flops_of_products_in_loops_and_batches():
@@ -89,7 +89,7 @@ def test_growth_with_sequences(monkeypatch):
     )
     rows = sqair_step.measure(list(seconds), turns=3)
     assert [row["ratio"] for row in rows] == [1, 2.5, 5] and rows[1]["ratio_per_frame"] == pytest.approx(2.5 / 3)
-    header, _, *lines = sqair_step.table(rows).splitlines()
+    header, _, *lines = sqair_step.table(sqair_step.COLUMNS, rows).splitlines()
     assert header.startswith("| network | T | N | steps/s | ms/step | ms/step and frame | ms/step and slot |")
     assert lines == [
         "| mlp | 2 | 1 | 1.00 | 1000 | 500.0 | 1000.0 | 1.00 | 1.00 | 7 | 8 |",
@@ -110,3 +110,13 @@ def test_convolutions_may_be_left_out(monkeypatch, capsys):
         page = capsys.readouterr().out
         assert ("\n| conv | 3 | 3 |" in page) == conv and "\n| mlp | 10 | 3 |" in page
         assert "on one device" in page and "train.cpu_devices=2" in page
+
+
+def test_measures_trackers(monkeypatch):
+    small = videos.make_config(curriculum__first_frames=5, curriculum__steps=())
+    monkeypatch.setattr(tracking, "make_config", lambda setting: small)
+    (row,) = tracking.measure([tracking.Setting("attention", 3)], turns=1)
+    assert row["follow_ratio"] == row["train_ratio"] == 1
+    assert min(row[name] for name in ("frames_per_s", "steps_per_s", "compile_s", "memory_mb")) > 0
+    header, _, line = tracking.table(tracking.COLUMNS, [row]).splitlines()
+    assert header.startswith("| relation | objects | followed, frames/s |") and line.startswith("| attention | 3 |")

@@ -40,16 +40,10 @@ def test_pictures(run):
     assert {f"{name}.png" for name in still} | {f"{name}.gif" for name in moving} <= names
 
 
-def test_the_curriculum():
-    config = sequences.make_config(curriculum__first_frames=2, curriculum__steps=(10, 30))
-    stages = sqair.curriculum(config, 10)
-    assert [stage.first for stage in stages] == [0, 10, 30]
-    batch = {"image": np.zeros((5, 10, 3, 3, 1))}
-    assert [stage.batch(batch)["image"].shape[1] for stage in stages] == [2, 6, 10]
-    steps = tuple(range(10, 80, 10))
-    stages = sqair.curriculum(sequences.make_config(curriculum__first_frames=3, curriculum__steps=steps), 5)
-    assert [stage.batch(batch)["image"].shape[1] for stage in stages] == [3, 4, 5]
-    assert [stage.first for stage in stages] == [0, 20, 60]
+def test_the_curriculum_cuts_images():
+    stages = sqair.build(sequences.make_config(), data=sequences.make_data()).stages
+    batch = {"image": np.zeros((5, 4, 12, 14, 1)), "count": np.zeros((5, 4))}
+    assert [stage.batch(batch)["image"].shape[1] for stage in stages] == [2, 4]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from configs import sqair_pedestrians
-from experiments import sqair
+from experiments import curriculum, sqair
 from objcentric.errors import UserError
 from objcentric.models import sqair as model
 from tests.data import videos
@@ -44,7 +44,8 @@ def test_variants(variant, network):
     config = sqair_pedestrians.get_config(variant)
     fields = sqair.model_config(config, (*config.data.canvas, 1), config.data.num_frames)
     assert (fields.network, fields.glimpse_size) == (network, (28, 12))
-    assert [stage.first for stage in sqair.curriculum(config, config.data.num_frames)] == [0, *config.curriculum.steps]
+    stages = curriculum.stages(config.curriculum, config.data.num_frames, lambda batch, length: batch)
+    assert [stage.first for stage in stages] == [0, *config.curriculum.steps]
     assert fields.reach == fields.rediscovery_factor == 1
     with pytest.raises(ValueError, match="write :fast or :conv"):
         sqair_pedestrians.get_config("paper")

@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from objcentric import plots
+from objcentric.data import loader
 from objcentric.data.loader import Stream
 from objcentric.errors import UserError
 from objcentric.training import machine, parallel, workdir, writer
@@ -178,7 +179,7 @@ def evaluate(this: Run, state: TrainState) -> dict[str, Any]:
 
     # -------------------------------------------------------------------------------------------------------- eval.json
     content = summarize(seeds, per_seed, failures, judged=experiment.signature is not None) | {
-        "num_examples": len(jax.tree.leaves(experiment.data.test)[0]),
+        "num_examples": loader.size(experiment.data.test),
         "steps": int(np.asarray(state.step)[0]),
         "wall_seconds": round(this.clock.wall, 3),
         "train_seconds": round(train_seconds, 3),

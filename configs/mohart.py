@@ -1,0 +1,71 @@
+"""MOHART, and HART as its trackers alone, on videos with boxes (thesis, chapter 4).
+
+FOLDER is that of a data set as it is unpacked; data.format names its kind.
+
+python launch.py --config=configs/mohart.py --config.data.path=FOLDER --workdir=runs/mohart
+python launch.py --config=configs/mohart.py:hart --config.data.path=FOLDER --workdir=runs/mohart_hart
+python launch.py --config=configs/mohart.py:paper --config.data.path=FOLDER --workdir=runs/mohart_paper
+"""
+
+from ml_collections import ConfigDict
+
+from configs import mohart_toy
+
+VARIANTS = ("fast", "hart", "paper")
+
+
+def get_config(variant: str = "fast") -> ConfigDict:
+    """``variant``: 'fast', a recipe for two CPU cores; 'hart', the same without a relation; 'paper', appendix 4.A."""
+    if variant not in VARIANTS:
+        raise ValueError(f"the variant {variant!r} is unknown: write one of :{', :'.join(VARIANTS)}")
+    config = mohart_toy.get_config()
+    config.data = data()
+    config.task.update(ahead=0, presence_loss=True, decay=1e-4, blackout=0.5, black_frames=10)
+    config.model.update(glimpse_size=(32, 32), cnn_features=(32, 32, 64), cnn_kernel=5, features=128, hidden=128)
+    config.model.update(relate_memory=True, zoneout=0.05, dropout=0.25)
+    config.curriculum = curriculum()
+    config.optimizer.update(learning_rate=5e-4)
+    config.train.update(num_steps=4_000, batch_size=8, eval_every=500, checkpoint_every=500)
+    config.evaluate.update(batch_size=8, num_pictures=4)
+    if variant == "hart":
+        config.model.relation = "none"
+    if variant == "paper":
+        config.optimizer.update(name="rmsprop", learning_rate=5e-6, decay="constant")
+        config.train.update(num_steps=100_000, batch_size=10, eval_every=5_000, checkpoint_every=5_000)
+    return config
+
+
+def data() -> ConfigDict:
+    c = ConfigDict()
+    c.name = "tracks"
+    c.format = "mot"  # 'mot', 'kitti', 'kth', 'detrac' or 'drone': how the files at data.path are laid out
+    c.path = ""  # folder of the data set
+    c.videos = ()  # names of the videos used; () means all. Those that test are used in any case
+    c.test_videos = ()  # names of whole videos that test; others then train and validate, in proportion to their shares
+    c.kinds = ()  # kinds of objects used, as the files name them; () means all
+    c.frame_size = (192, 256)  # height and width that frames are resized to, pixels; the aspect may change
+    c.grey = False  # whether frames have one channel
+    c.num_frames = 30  # T, frames of a sequence
+    c.frame_step = 1  # frames of the video from one of a sequence to the next
+    c.num_objects = 5  # M, most objects of a sequence; 1: single objects, as HART's
+    c.overlap = 0.5  # share of a sequence that the next one repeats, in [0, 1)
+    c.train_share = 0.6  # of each video's frames, the first
+    c.valid_share = 0.1  # the next; the rest tests
+    c.mirror = True  # whether training sequences come also mirrored: twice as many
+    c.reverse = True  # and in reversed time, with the objects of their last frame: about twice as many
+    c.min_size = (
+        4.0  # objects whose box within the frame is less high or wide are left out, pixels of the resized frame
+    )
+    c.min_visibility = 0.0  # objects of which a smaller share is visible are left out, in [0, 1]
+    c.crowded = 0.0  # above 0: only sequences with num_objects objects, there in at least that share of frames
+    c.cache_dir = ""  # decoded frames (H * W * C bytes each); '' means $OBJCENTRIC_CACHE, else ~/.cache/objcentric
+    c.seed = 0  # of the choice where there are more than num_objects; independent of config.seeds
+    c.device_bytes = 1 << 30  # training sets up to this size live on the device; larger ones are streamed
+    return c
+
+
+def curriculum() -> ConfigDict:
+    c = ConfigDict()
+    c.first_frames = 5  # length of the sequences at first
+    c.steps = (1_000, 2_000)  # at which they become longer, in equal parts; the last one brings all frames
+    return c

@@ -1,0 +1,330 @@
+"""HART and MOHART: tracks objects whose boxes are given, in toy worlds or in videos (thesis, chapters 3 and 4)."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from ml_collections import ConfigDict
+
+from experiments import curriculum
+from experiments.evaluation import in_batches
+from objcentric import plots_tracking
+from objcentric import tracker as trackers
+from objcentric.data import circles, loader
+from objcentric.errors import UserError
+from objcentric.metrics import following, tracking
+from objcentric.models import hart, tracking_losses
+from objcentric.nn import boxes as jax_boxes
+from objcentric.training.experiment import Experiment
+
+MODES = ("tracking", "blackout", "prediction")  # all frames shown; a run of black ones; black after the first two
+GIVEN = 2  # frames that are shown before predictions
+FORESEEN = 3  # black frames after them that count (thesis, figure 4.7)
+
+
+class Clip(NamedTuple):
+    """A sequence; the boxes reach ``task.ahead`` frames further than the frames."""
+
+    x: Array  # [T, H, W, C] in [0, 1]
+    boxes: Array  # [T + ahead, M, 4]
+    there: Array  # [T + ahead, M] 0 or 1
+
+
+def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
+    """The experiment that ``config`` (configs/mohart.py) describes; ``data`` takes the place of config.data's."""
+    data = loader.load(config.data) if data is None else data
+    check(config)
+    task, ahead = config.task, config.task.ahead
+    tracker, canvas = trackers.make(config, config.data.num_objects)
+    num_frames, longest = config.data.num_frames, frames_evaluated(config)
+    read, read_longest = (reader(config.data, length, ahead) for length in (num_frames, longest))
+    terms = trackers.terms(config)
+
+    def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
+        def one(row: dict, key: Array) -> tuple:
+            key, when, dark_key = jax.random.split(key, 3)
+            clip = read(row)
+            dark = jax.random.bernoulli(when, task.blackout) & black(dark_key, len(clip.x), task.black_frames)
+            seen = follow(params, key, hide(clip, dark), clip.there)
+            values, weights = losses(clip, seen, canvas, ahead)
+            if tracker.distance:
+                values["features"], weights["features"] = distances(params, clip, seen), weights["tracking"]
+            return (values, weights), overlaps(clip, seen, ahead), seen.filters
+
+        (values, weights), (iou, present), filters = jax.vmap(one)(batch, keys)
+        # Averages over the boxes of a batch, so that a frame without objects counts for nothing.
+        means = {name: mean_where(values[name], weights[name]) for name in terms}
+        total = sum(jnp.exp(params["balance"][name]) * means[name] - params["balance"][name] for name in terms)
+        learnt = {name: part for name, part in params["tracker"].items() if name not in tracker.fixed}
+        total += task.decay * (norms(learnt) + jnp.sum(jnp.square(jnp.mean(filters, (0, 1, 2)))) / 2)
+        balance = {f"lambda_{name}": jnp.exp(params["balance"][name]) for name in terms}
+        return total, (means | balance | {"iou": mean_where(iou, present)}, aux)
+
+    def follow(params: dict, key: Array | None, clip: Clip, told: Array | None) -> hart.Seen:
+        told = None if told is None else told[: len(clip.x)]
+        return hart.follow(tracker, params["tracker"], key, clip.x, clip.boxes[0], clip.there[0], told)
+
+    def distances(params: dict, clip: Clip, seen: hart.Seen) -> Array:
+        """RATM's loss ``[T - 1, M]`` from the second frame on."""
+
+        def frame(x: Array, boxes: Array, true: Array) -> Array:
+            return jax.vmap(lambda box, true: tracker.distance(params["tracker"], x, box, true))(boxes, true)
+
+        return jax.vmap(frame)(clip.x[1:], seen.boxes[1:], somewhere(clip, canvas)[1 : len(clip.x)])
+
+    @functools.partial(jax.jit, static_argnames="mode")
+    def look(params: dict, rows: dict, keys: Array, mode: str) -> dict:
+        """What the trackers, given the first boxes, see of sequences that are shown in one of `MODES`."""
+
+        def one(row: dict, key: Array) -> dict:
+            clip = read_longest(row)
+            frames = jnp.arange(longest)
+            dark = {
+                "tracking": frames < 0,
+                "blackout": black(key, longest, task.black_frames),
+                "prediction": frames >= GIVEN,
+            }[mode]
+            shown = hide(clip, dark)
+            seen = follow(params, None, shown, None)
+            return {"x": shown.x, "true": clip.boxes, "there": clip.there, "dark": dark, "seen": seen}
+
+        return jax.vmap(one)(rows, keys)
+
+    @functools.partial(jax.jit, static_argnames="mode")
+    def boxes_of(params: dict, rows: dict, keys: Array, mode: str) -> dict:
+        looked = look(params, rows, keys, mode)
+        seen = looked["seen"]
+        return {name: looked[name] for name in ("true", "there", "dark")} | {
+            "boxes": seen.boxes,
+            "found": nn.sigmoid(seen.presence) > 0.5,
+        }
+
+    def evaluate(params: dict, split: Any, key: Array, *, final: bool) -> dict[str, Any]:
+        """Figures on a split, of boxes from the second frame on; ``final`` adds curves, and those that take their time.
+
+        Names of what is measured with black frames begin with their mode, see `figures_of`.
+        """
+        figures = {}
+        for mode in MODES if ahead == 0 else MODES[:1]:
+            seen = in_batches(functools.partial(boxes_of, mode=mode), params, split, key, config.evaluate.batch_size)
+            prefix = "" if mode == "tracking" else f"{mode}_"
+            figures |= {f"{prefix}{n}": each for n, each in figures_of(mode, seen, ahead, num_frames, final).items()}
+        return figures
+
+    def figures(params: dict, split: Any, key: Array, evaluated: dict) -> dict[str, Any]:
+        """Sequences with boxes, attention and glimpses, as strips and animations; IoU over time; the curves of OTB."""
+        few = loader.take(split, range(min(config.evaluate.num_pictures, loader.size(split))))
+        drawn = {}
+        for mode in MODES if ahead == 0 else MODES[:1]:
+            seen = jax.device_get(look(params, few, jax.random.split(key, len(jax.tree.leaves(few)[0])), mode))
+            for i in range(len(seen["x"])):
+                shown = drawing(jax.tree.map(lambda leaf, i=i: leaf[i], seen), ahead)
+                drawn[f"{mode}_{i + 1}"] = plots_tracking.tracks(**shown)
+                drawn[f"{mode}_{i + 1}_film"] = plots_tracking.animation(**shown)
+        return drawn | curves(evaluated)
+
+    experiment = trackers.skeleton(config)._replace(
+        data=data, loss=loss, evaluate=evaluate, figures=figures, headline=("mean_iou",)
+    )
+    if config.data.name == "circles":
+        return experiment
+    return experiment._replace(stages=curriculum.stages(config.curriculum, num_frames, cut))
+
+
+def frames_evaluated(config: ConfigDict) -> int:
+    """Length of the sequences that are evaluated on: toy worlds may go on for longer than in training."""
+    return config.evaluate.num_frames if config.data.name == "circles" else config.data.num_frames
+
+
+def reader(c: ConfigDict, num_frames: int, ahead: int) -> Callable:
+    """``row -> Clip`` of config.data; toy worlds have ``num_frames``."""
+    if c.name != "circles":
+        return lambda row: Clip(
+            row["image"].astype(jnp.float32) / 255, row["boxes"], row["presence"].astype(jnp.float32)
+        )
+
+    world = circles.make_config(c, num_frames + ahead)
+
+    def simulate(row: dict) -> Clip:
+        drawn = circles.simulate(world, jax.random.fold_in(jax.random.key(c.seed), row["seed"]))
+        x = jax.vmap(lambda p, i: circles.render(world, p, i))(drawn.position[:num_frames], drawn.identity[:num_frames])
+        return Clip(x, circles.boxes(world, drawn.position), jnp.ones(drawn.identity.shape))
+
+    return simulate
+
+
+def cut(batch: dict, length: int) -> dict:
+    return {name: batch[name][:, :length] for name in ("image", "boxes", "presence")}
+
+
+def black(key: Array, num_frames: int, longest: int) -> Array:
+    """Which frames ``[T]`` the camera fails to show: a run of 1 to ``longest``, after those that are always given."""
+    length_key, first_key = jax.random.split(key)
+    length = jax.random.randint(length_key, (), 1, min(longest, num_frames - GIVEN) + 1)
+    first = jax.random.randint(first_key, (), GIVEN, num_frames - length + 1)
+    frames = jnp.arange(num_frames)
+    return (frames >= first) & (frames < first + length)
+
+
+def hide(clip: Clip, dark: Array) -> Clip:
+    return clip._replace(x=jnp.where(dark[:, None, None, None], 0.0, clip.x))
+
+
+def mean_where(values: Array, weights: Array) -> Array:
+    return jnp.sum(values * weights) / jnp.maximum(jnp.sum(weights), 1.0)
+
+
+def overlaps(clip: Clip, seen: hart.Seen, ahead: int) -> tuple[Array, Array]:
+    """IoU ``[T - 1, M]`` from the second frame on, and which of them count."""
+    return jax_boxes.iou(seen.boxes[1:], clip.boxes[1 + ahead :]), clip.there[1 + ahead :]
+
+
+def somewhere(clip: Clip, canvas: tuple[int, int, int]) -> Array:
+    """True boxes ``[T + ahead, M, 4]``; of what is absent the canvas, for the logarithm of no area would be NaN."""
+    return jnp.where(clip.there[..., None] > 0, clip.boxes, jnp.asarray([0.0, 0.0, *canvas[:2]])[None, None])
+
+
+def losses(clip: Clip, seen: hart.Seen, canvas: tuple[int, int, int], ahead: int) -> tuple[dict, dict]:
+    """Every loss ``[T - 1, M]`` from the second frame on, and the weights 0 or 1 with which they count."""
+    there, true, num_frames = clip.there, somewhere(clip, canvas), len(clip.x)
+
+    def each(box: Array, attention: Array, presence: Array, mask: Array, now: Array, later: Array, is_there: Array):
+        values = {
+            "tracking": tracking_losses.tracking(box, later),
+            "spatial": tracking_losses.spatial(attention, now, canvas),
+            "presence": optax.sigmoid_binary_cross_entropy(presence, is_there),
+        }
+        return values | ({"appearance": tracking_losses.appearance(mask, attention, now)} if mask.size else {})
+
+    values = jax.vmap(jax.vmap(each))(
+        *(part[1:] for part in (seen.boxes, seen.attention, seen.presence, seen.mask)),
+        true[1:num_frames],
+        true[1 + ahead :],
+        there[1:num_frames],
+    )
+    now, later = there[1:num_frames], there[1 + ahead :]
+    weights = {"tracking": later, "spatial": now, "appearance": now, "presence": jnp.broadcast_to(there[0], now.shape)}
+    return values, weights
+
+
+def figures_of(mode: str, seen: dict, ahead: int, num_frames: int, final: bool) -> dict[str, Any]:
+    """Figures of all sequences M of a split, shown in one of `MODES`.
+
+    Args:
+      seen: ``boxes [M, T, N, 4]`` predicted, ``found [M, T, N]`` whether trackers think that their object is there;
+        ``true [M, T + ahead, N, 4]``, ``there [M, T + ahead, N]``; ``dark [M, T]`` which frames were black.
+      num_frames: T or less, of the first frames on which all figures but those of each frame are.
+
+    Returns:
+      ``mean_iou`` and, of each frame, ``iou_t``; those of the baselines, ``static_`` and ``momentum_`` (which is given
+      two boxes); ``presence_accuracy``. In a prediction they are of its first `FORESEEN` black frames, in a blackout
+      ``unseen_iou`` is of the black ones.
+    """
+    true, there = seen["true"][:, ahead:], seen["there"][:, ahead:]
+    first = GIVEN if mode == "prediction" else 1
+    end = first + FORESEEN if mode == "prediction" else num_frames
+    guesses = {"": (seen["boxes"], first)} | baselines(seen["true"], seen["there"], ahead, first)
+    figures = {}
+    for name, (guess, begin) in guesses.items():
+        whole = following.iou_per_step(guess, true, there)[0]
+        figures[f"{name}_iou" if name else "mean_iou"] = following.mean_iou(
+            guess[:, :end], true[:, :end], there[:, :end], first=begin
+        )
+        figures[f"{name}_iou_t" if name else "iou_t"] = (whole[:end] if mode == "prediction" else whole).tolist()
+    boxes, true, there = (each[:, :num_frames] for each in (seen["boxes"], true, there))
+    if mode == "blackout":
+        figures["unseen_iou"] = following.mean_iou(boxes, true, there * seen["dark"][:, :num_frames, None])
+    given = np.broadcast_to(there[:, :1] > 0, there.shape)
+    if not ahead:
+        right = seen["found"] == (there > 0)
+        figures["presence_accuracy"] = float(np.mean(right[:, 1:], where=given[:, 1:]))
+    if final and mode == "tracking":
+        figures["success"] = following.success_curve(boxes, true, there).tolist()
+        figures["precision"] = following.precision_curve(boxes, true, there).tolist()
+        figures["success_area"] = following.area(figures["success"])
+        figures["precision_20"] = figures["precision"][20]
+        if not ahead and tracking.available():
+            identity = np.broadcast_to(np.arange(there.shape[-1]), there.shape)
+            found = seen["found"] & given
+            figures |= tracking.evaluate(boxes, found, identity, true, there, families=tracking.FAMILIES)
+    return figures
+
+
+def baselines(true: np.ndarray, there: np.ndarray, ahead: int, given: int) -> dict[str, tuple[np.ndarray, int]]:
+    """Boxes ``[M, T, N, 4]`` of 'static', given the boxes of ``given`` frames, and of 'momentum', which is given those
+    of `GIVEN`; and the first frame in which they count. In worlds seen ``ahead`` both know the boxes of each frame.
+    """
+    if not ahead:
+        momentum = following.momentum(true, there, given=GIVEN)
+        return {"static": (following.static(true, there, given=given), given), "momentum": (momentum, GIVEN)}
+    now = true[:, :-ahead]
+    before = np.concatenate([now[:, :1], now[:, :-1]], 1)
+    return {"static": (now, 1), "momentum": (now + ahead * (now - before), 1)}
+
+
+def drawing(clip: dict, ahead: int) -> dict:
+    """Arguments of the pictures in plots_tracking, of one sequence as `build`'s look returns it."""
+    seen = clip["seen"]
+    glimpse, mask = np.asarray(seen.glimpse), np.asarray(seen.mask)
+    return {
+        "image": clip["x"],
+        "true": clip["true"][ahead:],
+        "pred": seen.boxes,
+        "presence": clip["there"][ahead:],
+        "attention": seen.attention,
+        "glimpses": (glimpse - glimpse.min()) / max(np.ptp(glimpse), 1e-6),
+        "masks": 1 / (1 + np.exp(-mask)) if mask.size else None,
+    }
+
+
+def curves(evaluated: dict) -> dict[str, Any]:
+    """Pictures of the figures of `evaluate`."""
+    drawn = {}
+    for mode in MODES:
+        prefix, given = "" if mode == "tracking" else f"{mode}_", GIVEN if mode == "prediction" else 1
+        names = {"tracker": f"{prefix}iou_t", **{name: f"{prefix}{name}_iou_t" for name in ("static", "momentum")}}
+        if names["tracker"] in evaluated:
+            lines = {label: evaluated[name] for label, name in names.items()}
+            drawn[f"{mode}_iou"] = plots_tracking.iou_over_time(lines, given=given)
+    return drawn | {
+        "success": plots_tracking.success_and_precision({"tracker": (evaluated["success"], evaluated["precision"])})
+    }
+
+
+def norms(params: dict) -> Array:
+    """Half the sum of the squares of all weights, biases excepted."""
+    return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(params) if leaf.ndim > 1) / 2
+
+
+def check(config: ConfigDict) -> None:
+    """UserError where the config does not make sense."""
+    task, num_frames = config.task, config.data.num_frames
+    if config.model.tracker == "ratm" and (task.ahead or task.presence_loss or config.model.appearance):
+        raise UserError("model.tracker='ratm' knows no task.ahead, task.presence_loss or model.appearance: unset them")
+    if config.data.name not in ("circles", "tracks"):
+        raise UserError(f"data.name={config.data.name!r} has no boxes to start from: use 'circles' or 'tracks'")
+    if num_frames < GIVEN + 1:
+        raise UserError(f"data.num_frames={num_frames}: use {GIVEN + 1} or more")
+    if task.ahead < 0 or (task.ahead and config.data.name != "circles"):
+        raise UserError(f"task.ahead={task.ahead}: use 0, or with data.name='circles' more")
+    if not 0 <= task.blackout <= 1:
+        raise UserError(f"task.blackout={task.blackout} must lie in [0, 1]")
+    if not 1 <= task.black_frames <= num_frames - GIVEN:
+        raise UserError(f"task.black_frames={task.black_frames}: use 1 to {num_frames - GIVEN}")
+    if config.data.name == "tracks":
+        curriculum.check(config.curriculum, num_frames, config.train.num_steps)
+        if config.curriculum.first_frames <= GIVEN:
+            raise UserError(f"curriculum.first_frames={config.curriculum.first_frames}: use {GIVEN + 1} or more")
+    if frames_evaluated(config) < num_frames:
+        raise UserError(
+            f"evaluate.num_frames={config.evaluate.num_frames}: use {num_frames} or more, as data.num_frames"
+        )
+    for name in ("batch_size", "num_pictures"):
+        if config.evaluate[name] < 1:
+            raise UserError(f"evaluate.{name}={config.evaluate[name]} must be at least 1")

@@ -1,0 +1,86 @@
+"""Figure 4.5 of the thesis: HART and the ways of MOHART, against the length of sequences and the randomness of worlds.
+
+A variant is a run of `experiments.hart` in a folder of its own, so that what is finished is not done again.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+
+from experiments import hart
+from objcentric import plots_tracking
+from objcentric.errors import UserError
+from objcentric.training import loop
+from objcentric.training.study import Result
+
+LABELS = {"none": "HART", "attention": "MOHART", "max": "max-pool", "mlp": "MLP"}  # the thesis'
+
+
+def study(config: ConfigDict, folder: Path) -> Result:
+    """Trains all variants in sub-folders.
+
+    Returns:
+      of each seed ``iou/<relation>_<randomness>`` on sequences as long as the trained ones, and those of the baselines,
+      ``static/<randomness>`` and ``momentum/<randomness>``; lists ``iou_by_length/<relation>`` over ``config.lengths``
+      in worlds of randomness 1; and the picture.
+    """
+    check(config)
+    results = {}
+    for relation, randomness in variants(config):
+        run = run_config(config, relation, randomness)
+        results[relation, randomness] = loop.run(run, folder / f"{relation}_{randomness:g}", hart.build)["per_seed"]
+    per_seed = {seed: figures_of(config, results, i) for i, seed in enumerate(config.seeds)}
+    return Result(per_seed, {"figure_4_5": picture(config, list(per_seed.values()))}, config.run.train.num_steps)
+
+
+def figures_of(config: ConfigDict, results: dict[tuple[str, float], list[dict]], index: int) -> dict[str, Any]:
+    """Of the seed at ``index``, as `study` returns them."""
+    figures = {}
+    for (relation, randomness), per_seed in results.items():
+        seed = per_seed[index]
+        figures[f"iou/{relation}_{randomness:g}"] = seed["mean_iou"]
+        figures |= {f"{name}/{randomness:g}": seed[f"{name}_iou"] for name in ("static", "momentum")}
+        if randomness == 1 and relation in config.relations:  # frames from the second one on, as everywhere
+            figures[f"iou_by_length/{relation}"] = [float(np.mean(seed["iou_t"][1:n])) for n in config.lengths]
+    return figures
+
+
+def picture(config: ConfigDict, per_seed: list[dict[str, Any]]) -> Figure:
+    left = {LABELS[relation]: [seed[f"iou_by_length/{relation}"] for seed in per_seed] for relation in config.relations}
+    right = {
+        LABELS[relation]: [[seed[f"iou/{relation}_{r:g}"] for r in config.randomness] for seed in per_seed]
+        for relation in config.compared
+    }
+    right["static"] = [[seed[f"static/{r:g}"] for r in config.randomness] for seed in per_seed]
+    right["momentum"] = [[seed[f"momentum/{r:g}"] for r in config.randomness] for seed in per_seed]
+    return plots_tracking.accuracy(
+        {"sequence length": (config.lengths, left), "randomness": (config.randomness, right)}
+    )
+
+
+def check(config: ConfigDict) -> None:
+    """UserError for what would stop the study only when its turn comes."""
+    for name in ("relations", "compared"):
+        if not config[name] or not set(config[name]) <= LABELS.keys():
+            raise UserError(f"{name}={tuple(config[name])}: use some of {', '.join(LABELS)}")
+    if not config.randomness or not all(0 <= r <= 1 for r in config.randomness):
+        raise UserError(f"randomness={tuple(config.randomness)}: use some within [0, 1]")
+    longest = config.run.evaluate.num_frames
+    if not config.lengths or not all(2 <= length <= longest for length in config.lengths):
+        raise UserError(f"lengths={tuple(config.lengths)}: use some from 2 to run.evaluate.num_frames={longest}")
+
+
+def variants(config: ConfigDict) -> list[tuple[str, float]]:
+    """Relations and randomness of the runs, each once."""
+    left = [(relation, 1.0) for relation in config.relations]
+    right = [(relation, randomness) for relation in config.compared for randomness in config.randomness]
+    return list(dict.fromkeys(left + right))
+
+
+def run_config(config: ConfigDict, relation: str, randomness: float) -> ConfigDict:
+    run = ConfigDict(config.run.to_dict() | {"seeds": config.seeds})
+    run.model.relation, run.data.randomness = relation, randomness
+    return run

@@ -1,0 +1,239 @@
+"""The experiment of trackers on tiny videos and worlds: it runs from end to end; figures are those of known answers."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import hart_kitti, hart_kth
+from experiments import hart
+from objcentric.data.loader import Data
+from objcentric.errors import UserError
+from objcentric.models import hart as model
+from objcentric.training import loop
+from tests.experiments import videos
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Folder and content of eval.json of a finished run on videos."""
+    folder, data = tmp_path_factory.mktemp("runs") / "mohart", videos.make_data()
+    return folder, loop.run(videos.make_config(), folder, lambda config: hart.build(config, data=data))
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """Of one in a toy world."""
+    folder = tmp_path_factory.mktemp("runs") / "toy"
+    return folder, loop.run(videos.make_toy(), folder, hart.build)
+
+
+def test_a_run_on_videos(run):
+    folder, content = run
+    assert (content["steps"], content["num_examples"]) == (4, 7)
+    assert {"mean_iou", "blackout_mean_iou", "blackout_unseen_iou", "prediction_mean_iou", "hota"} <= content.keys()
+    assert {"static_iou", "momentum_iou", "presence_accuracy", "success_area", "precision_20"} <= content.keys()
+    assert len(content["iou_t"]) == 5 and content["iou_t"][0] == pytest.approx(1)
+    assert content["momentum_iou"] == pytest.approx(1, abs=1e-6)  # squares move evenly
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss", "tracking", "spatial", "presence", "lambda_spatial", "iou"} <= rows[0].keys()
+    assert "appearance" not in rows[0]
+
+
+def test_pictures(run):
+    names = {path.name for path in (run[0] / "figures").iterdir()}
+    assert {f"{mode}_{i}{end}" for mode in hart.MODES for i in (1, 2) for end in (".png", "_film.gif")} <= names
+    assert {"tracking_iou.png", "prediction_iou.png", "success.png"} <= names
+
+
+def test_a_run_in_a_toy_world(toy):
+    folder, content = toy
+    assert content["num_examples"] == 9 and len(content["iou_t"]) == 6
+    assert content["mean_iou"] == pytest.approx(np.mean(content["iou_t"][1:4]), rel=1e-5)
+    assert not [name for name in content if name.startswith(("blackout", "prediction", "hota"))]
+    assert (folder / "figures" / "tracking_1.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("variant", "fields", "terms"),
+    [
+        ("hart", {"model__appearance": True}, {"tracking", "spatial", "presence", "appearance"}),
+        (
+            "hart",
+            {"model__appearance": True, "task__appearance_loss": False, "task__presence_loss": False},
+            {"tracking", "spatial"},
+        ),
+        ("hart", {"task__attention_loss": False, "task__presence_loss": False}, {"tracking"}),
+        ("hart", {"model__tracker": "ratm", "task__presence_loss": False}, {"features"}),
+        ("fast", {"model__relation": "max"}, {"tracking", "spatial", "presence"}),
+        ("fast", {"model__relation": "mlp"}, {"tracking", "spatial", "presence"}),
+    ],
+)
+def test_what_is_learnt_by_which_losses(variant, fields, terms):
+    experiment = hart.build(videos.make_config(variant, **fields), data=videos.make_data())
+    params, aux = jax.jit(experiment.init)(jax.random.key(0))
+    assert params["balance"].keys() == terms
+    batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[:3]), videos.make_split(3, 0))
+    batch = experiment.stages[0].batch(batch)
+    grads, (metrics, _) = jax.jit(jax.grad(experiment.loss, has_aux=True))(
+        params, batch, jax.random.split(jax.random.key(1), 3), 0, aux
+    )
+    assert terms <= metrics.keys()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+    moved = {
+        name
+        for name, part in grads["tracker"].items()
+        if max(float(jnp.max(jnp.abs(g))) for g in jax.tree.leaves(part)) > 0
+    }
+    if "features" in terms:
+        assert "v1" not in moved and {"lstm", "output", "attention"} <= moved
+    else:
+        assert {"v1", "lstm", "output", "attention"} <= moved
+
+
+def test_weights_of_losses_follow_equation_3_9():
+    """With losses L and log-weights w the total is sum(exp(w) L - w), of which w = -log L is the best."""
+    config = videos.make_config("hart", task__presence_loss=False, task__decay=0.0, task__blackout=0.0)
+    config.model.update(dropout=0.0, zoneout=0.0)
+    experiment = hart.build(config, data=videos.make_data())
+    params, aux = jax.jit(experiment.init)(jax.random.key(0))
+    batch = experiment.stages[0].batch(jax.tree.map(jnp.asarray, videos.make_split(2, 0)))
+    keys = jax.random.split(jax.random.key(1), 2)
+    _, (metrics, _) = jax.jit(experiment.loss)(params, batch, keys, 0, aux)
+    best = params | {"balance": {name: -jnp.log(metrics[name]) for name in params["balance"]}}
+    (total, (told, _)), grads = jax.jit(jax.value_and_grad(experiment.loss, has_aux=True))(best, batch, keys, 0, aux)
+    np.testing.assert_allclose(total, sum(1 + jnp.log(metrics[name]) for name in params["balance"]), rtol=1e-4)
+    for name, slope in grads["balance"].items():
+        assert abs(float(slope)) < 1e-4
+        assert float(told[f"lambda_{name}"]) == pytest.approx(1 / float(metrics[name]), rel=1e-4)
+
+
+def test_absent_objects_do_not_count():
+    experiment = hart.build(videos.make_config("hart", task__presence_loss=False), data=videos.make_data())
+    params, aux = jax.jit(experiment.init)(jax.random.key(0))
+    split = videos.make_split(3, 0)
+    assert split["presence"][0, -1, 1] == 0
+    loss, keys = jax.jit(experiment.loss), jax.random.split(jax.random.key(1), 3)
+    changed = split | {"boxes": np.where(split["presence"][..., None] > 0, split["boxes"], 3.0).astype(np.float32)}
+    assert not np.array_equal(changed["boxes"], split["boxes"])
+    images = [{name: jnp.asarray(rows[name]) for name in ("image", "boxes", "presence")} for rows in (split, changed)]
+    first, second = (loss(params, rows, keys, 0, aux)[0] for rows in images)
+    # Their trackers begin elsewhere, but neither losses nor, without a relation, other trackers know of it.
+    np.testing.assert_allclose(first, second, rtol=1e-6)
+
+
+def test_black_frames_come_after_the_given_ones():
+    draw = jax.jit(jax.vmap(lambda key: hart.black(key, 8, 3)))
+    dark = np.asarray(draw(jax.random.split(jax.random.key(0), 500)))
+    assert not dark[:, : hart.GIVEN].any()
+    assert set(dark.sum(1)) == {1, 2, 3}
+    assert dark[:, 2].any() and dark[:, 7].any()
+    assert (np.abs(np.diff(dark.astype(int), axis=1, append=0)).sum(1) <= 2).all()  # one run each
+    assert np.asarray(hart.black(jax.random.key(0), 3, 3)).tolist() == [False, False, True]
+
+
+def perfect(ahead: int = 0, num: int = 4, frames: int = 6) -> dict:
+    """What a tracker sees that is always right, of two objects of which the second one goes after the third frame."""
+    start = np.array([[0, 0, 10, 10], [5, 20, 12, 30]], float)
+    true = start[None, None] + 2.0 * np.arange(frames + ahead)[None, :, None, None]
+    true = np.repeat(true, num, 0)
+    there = np.ones((num, frames + ahead, 2))
+    there[:, 3:, 1] = 0
+    found = there[:, :frames] > 0
+    dark = np.zeros((num, frames), bool)
+    return {"boxes": true[:, ahead:].copy(), "found": found, "true": true, "there": there, "dark": dark}
+
+
+def test_figures_of_a_perfect_tracker():
+    figures = hart.figures_of("tracking", perfect(), 0, 6, True)
+    assert figures["mean_iou"] == figures["presence_accuracy"] == 1
+    assert figures["momentum_iou"] == pytest.approx(1)
+    assert figures["hota"] == pytest.approx(1) and figures["idf1"] == pytest.approx(1)
+    moved = np.mean([iou(10, 10, 2 * t) for t in range(1, 6)] + [iou(7, 10, 2 * t) for t in (1, 2)])
+    assert figures["static_iou"] == pytest.approx(moved)
+
+
+def iou(height: float, width: float, shift: float) -> float:
+    shared = max(height - shift, 0) * max(width - shift, 0)
+    return shared / (2 * height * width - shared)
+
+
+def test_figures_of_a_blackout_are_also_of_the_black_frames():
+    seen = perfect()
+    seen["dark"][:, 2:4] = True
+    seen["boxes"][:, 2] = seen["boxes"][:, 1]
+    figures = hart.figures_of("blackout", seen, 0, 6, False)
+    wrong = [iou(10, 10, 2), iou(7, 10, 2)]  # of both objects in the third frame; in the fourth there is one
+    assert figures["unseen_iou"] == pytest.approx((sum(wrong) + 1) / 3)
+    assert figures["mean_iou"] == pytest.approx((sum(wrong) + 5) / 7)
+
+
+def test_figures_of_a_prediction_are_of_its_first_black_frames():
+    seen = perfect()
+    seen["boxes"][:, 5] = 0  # beyond
+    figures = hart.figures_of("prediction", seen, 0, 6, False)
+    assert figures["mean_iou"] == 1 and len(figures["iou_t"]) == hart.GIVEN + hart.FORESEEN
+    expected = np.mean([iou(10, 10, 2 * t) for t in (1, 2, 3)] + [iou(7, 10, 2)])  # from the second given box on
+    assert figures["static_iou"] == pytest.approx(expected)
+
+
+def test_baselines_of_what_lies_ahead_know_the_box_of_each_frame():
+    figures = hart.figures_of("tracking", perfect(ahead=2), 2, 6, False)
+    assert figures["mean_iou"] == 1
+    assert figures["momentum_iou"] == pytest.approx(1)
+    assert figures["static_iou"] == pytest.approx(iou(10, 10, 4))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"task__ahead": 1}, "task.ahead=1: use 0, or with data.name='circles' more"),
+        ({"task__blackout": 1.5}, r"task.blackout=1.5 must lie in \[0, 1\]"),
+        ({"task__black_frames": 4}, "task.black_frames=4: use 1 to 3"),
+        ({"curriculum__first_frames": 2}, "curriculum.first_frames=2: use 3 or more"),
+        ({"model__tracker": "siamese"}, "model.tracker='siamese' is unknown"),
+        ({"model__tracker": "ratm"}, "model.tracker='ratm' knows no task.ahead, task.presence_loss"),
+        ({"model__v1_weights": "/nowhere.npz"}, "cannot read model.v1_weights=/nowhere.npz"),
+        ({"data__name": "scenes"}, "data.name='scenes' has no boxes to start from"),
+        ({"evaluate__num_pictures": 0}, "evaluate.num_pictures=0 must be at least 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(fields, said):
+    with pytest.raises(UserError, match=said):
+        experiment = hart.build(videos.make_config(**fields), data=videos.make_data())
+        experiment.init(jax.random.key(0))
+
+
+def test_toy_worlds_must_go_on_for_as_long_as_training():
+    with pytest.raises(UserError, match="evaluate.num_frames=3: use 4 or more"):
+        hart.build(videos.make_toy(evaluate__num_frames=3), data=Data(*({"seed": np.arange(3)} for _ in range(3))))
+
+
+@pytest.mark.parametrize("module", [hart_kitti, hart_kth])
+@pytest.mark.parametrize("variant", hart_kitti.VARIANTS)
+def test_variants(module, variant):
+    config = module.get_config(variant)
+    data = Data(*(videos.make_split(2, 0) for _ in range(3)))
+    experiment = hart.build(config, data=data)
+    params = jax.eval_shape(experiment.init, jax.random.key(0))[0]
+    terms = {"hart": {"tracking", "spatial", "appearance"}, "app_att": {"tracking", "spatial"}}
+    expected = terms | {"spatial_att": {"tracking"}, "ratm": {"features"}}
+    assert params["balance"].keys() == expected[variant]
+    assert ("dorsal" in params["tracker"]) == (variant in ("hart", "app_att"))
+    with pytest.raises(ValueError, match="write one of :hart"):
+        module.get_config("all")
+
+
+def test_weights_of_v1_are_read(tmp_path):
+    tracker = model.make(model.Config((16, 20, 3), 1, (8, 8), cnn_features=(4, 4, 6), cnn_kernel=3, relation="none"))
+    v1 = tracker.init(jax.random.key(5))["v1"]["params"]
+    arrays = {f"{layer}_{part}": np.asarray(value) for layer, parts in v1.items() for part, value in parts.items()}
+    np.savez(tmp_path / "v1.npz", **arrays)
+    config = videos.make_config(model__v1_weights=str(tmp_path / "v1.npz"))
+    params, _ = hart.build(config, data=videos.make_data()).init(jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, params["tracker"]["v1"]["params"], v1)
+    np.savez(tmp_path / "v1.npz", **arrays | {"Conv_1_bias": np.zeros(9)})
+    with pytest.raises(UserError, match=r"Conv_1_bias is \(9,\), and V1 needs \(4,\)"):
+        hart.build(config, data=videos.make_data()).init(jax.random.key(0))

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from configs import mohart_toy_study as configs
+from experiments import mohart_toy_study
+from objcentric.errors import UserError
+from objcentric.training import study
+from tests.experiments import videos
+
+
+def make_config(**fields):
+    config = configs.get_config()
+    config.relations, config.randomness, config.compared = ("none", "max"), (0.0, 1.0), ("none",)
+    config.lengths = (2, 4, 6)
+    config.run = videos.make_toy(train__num_steps=2, evaluate__num_pictures=1)
+    del config.run.seeds
+    config.update(fields)
+    return config
+
+
+def test_every_variant_is_trained_once():
+    assert mohart_toy_study.variants(make_config()) == [("none", 1.0), ("max", 1.0), ("none", 0.0)]
+    whole = mohart_toy_study.variants(configs.get_config())
+    assert len(whole) == len(set(whole)) == 4 + 2 * 5 - 2
+
+
+def test_a_run_of_a_variant_has_its_fields():
+    run = mohart_toy_study.run_config(make_config(seeds=(3, 4)), "max", 0.25)
+    assert (run.model.relation, run.data.randomness, run.seeds) == ("max", 0.25, (3, 4))
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    return folder, study.run(make_config(), folder, mohart_toy_study.study)
+
+
+def test_the_study(content):
+    folder, figures = content
+    assert {"iou/none_1", "iou/max_1", "iou/none_0", "static/1", "momentum/0"} <= figures.keys()
+    assert "iou/max_0" not in figures
+    assert len(figures["iou_by_length/max"]) == 3
+    run = (folder / "none_1" / "eval.json").read_text()
+    assert (folder / "figures" / "figure_4_5.png").exists() and '"mean_iou"' in run
+
+
+def test_length_counts_frames_from_the_second_one():
+    seed = {"iou_t": [1.0, 0.8, 0.6, 0.4, 0.2, 0.0], "mean_iou": 0.6, "static_iou": 0.3, "momentum_iou": 0.4}
+    figures = mohart_toy_study.figures_of(make_config(), {("max", 1.0): [seed]}, 0)
+    np.testing.assert_allclose(figures["iou_by_length/max"], [0.8, 0.6, 0.4])
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"relations": ("none", "gossip")}, "use some of none, attention, max, mlp"),
+        ({"compared": ()}, r"compared=\(\): use some of"),
+        ({"randomness": (0.0, 1.5)}, r"use some within \[0, 1\]"),
+        ({"lengths": (2, 7)}, "use some from 2 to run.evaluate.num_frames=6"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(fields, said):
+    with pytest.raises(UserError, match=said):
+        mohart_toy_study.check(make_config(**fields))
