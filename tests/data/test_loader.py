@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import sqair_pedestrians
+from configs import mohart_toy, sqair_pedestrians
 from objcentric.data import loader, mot, pedestrians
 from objcentric.errors import UserError
 from tests.data import tracks, videos
@@ -449,3 +449,26 @@ def test_ready_scenes_need_a_path(ready):
     ready.path = ""
     with pytest.raises(UserError, match="data.path is empty"):
         loader.load(ready)
+
+
+def test_worlds_of_circles_are_seeds():
+    config = mohart_toy.get_config().data
+    config.update(num_train=5, num_valid=2, num_test=3)
+    data = loader.load(config)
+    assert [split["seed"].tolist() for split in data] == [[5, 6, 7, 8, 9], [3, 4], [0, 1, 2]]
+    config.num_train = 9  # does not change what is tested on
+    assert loader.load(config).test["seed"].tolist() == [0, 1, 2]
+    config.num_frames = 0
+    with pytest.raises(UserError, match="^data.num_frames is 0"):
+        loader.load(config)
+
+
+def test_examples_of_arrays_and_streams():
+    arrays = {"image": np.arange(12).reshape(4, 3), "count": np.arange(4)}
+    stream = loader.Stream(4, lambda rows: {key: array[rows] for key, array in arrays.items()})
+    for examples in (arrays, stream):
+        assert loader.size(examples) == 4
+        taken = loader.take(examples, [3, 0])
+        assert taken["image"].tolist() == [[9, 10, 11], [0, 1, 2]] and taken["count"].tolist() == [3, 0]
+    assert loader.size(arrays["image"]) == 4
+    assert loader.take(arrays["image"], [1]).tolist() == [[3, 4, 5]]

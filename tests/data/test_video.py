@@ -173,6 +173,30 @@ def test_a_file_that_became_shorter(avi):
         list(opened)
 
 
+@pytest.mark.parametrize("ending", ["gif", "mp4", "avi"])
+def test_a_video_that_was_written_is_read(frames, tmp_path, ending):
+    if ending != "gif":
+        pytest.importorskip("cv2")
+    path = tmp_path / f"own.{ending}"
+    with video.writer(path, 10.0) as write:
+        for frame in frames:
+            write(frame)
+    if ending == "gif":
+        with Image.open(path) as image:
+            assert image.n_frames == len(frames) and image.info["duration"] == 100
+            first = np.asarray(image.convert("RGB"))
+    else:
+        opened = video.open(path)
+        assert opened.num_frames == len(frames)
+        first = next(iter(opened))
+    assert np.mean(np.abs(first.astype(float) - frames[0])) < 12
+
+
+def test_other_endings_are_refused(tmp_path):
+    with pytest.raises(UserError, match="name it .mp4, .avi or .gif"), video.writer(tmp_path / "own.webm", 10.0):
+        pass
+
+
 def test_without_opencv_images_are_read_and_videos_name_the_extra(frames, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     assert video.open(videos.save_folder(tmp_path / "a", frames)).num_frames == 12
