@@ -47,7 +47,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     terms = trackers.terms(config)
 
     def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
-        def one(row: dict, key: Array) -> tuple:
+        def one(row: dict, key: Array) -> tuple[dict, Array]:
             key, when, dark_key = jax.random.split(key, 3)
             clip = read(row)
             dark = jax.random.bernoulli(when, task.blackout) & black(dark_key, len(clip.x), task.black_frames)
@@ -55,16 +55,16 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             values, weights = losses(clip, seen, canvas, ahead)
             if tracker.distance:
                 values["features"], weights["features"] = distances(params, clip, seen), weights["tracking"]
-            return (values, weights), overlaps(clip, seen, ahead), seen.filters
+            values["iou"], weights["iou"] = overlap(clip, seen, ahead), weights["tracking"]
+            # Of each sequence a mean, not of the batch, which may be shared among devices.
+            means = {name: mean_where(values[name], weights[name]) for name in ("iou", *terms)}
+            return means, jnp.sum(jnp.square(jnp.mean(seen.filters, (0, 1))))
 
-        (values, weights), (iou, present), filters = jax.vmap(one)(batch, keys)
-        # Averages over the boxes of a batch, so that a frame without objects counts for nothing.
-        means = {name: mean_where(values[name], weights[name]) for name in terms}
+        means, filters = jax.tree.map(jnp.mean, jax.vmap(one)(batch, keys))
         total = sum(jnp.exp(params["balance"][name]) * means[name] - params["balance"][name] for name in terms)
         learnt = {name: part for name, part in params["tracker"].items() if name not in tracker.fixed}
-        total += task.decay * (norms(learnt) + jnp.sum(jnp.square(jnp.mean(filters, (0, 1, 2)))) / 2)
-        balance = {f"lambda_{name}": jnp.exp(params["balance"][name]) for name in terms}
-        return total, (means | balance | {"iou": mean_where(iou, present)}, aux)
+        total += task.decay * (norms(learnt) + filters / 2)
+        return total, (means | {f"lambda_{name}": jnp.exp(params["balance"][name]) for name in terms}, aux)
 
     def follow(params: dict, key: Array | None, clip: Clip, told: Array | None) -> hart.Seen:
         told = None if told is None else told[: len(clip.x)]
@@ -180,9 +180,9 @@ def mean_where(values: Array, weights: Array) -> Array:
     return jnp.sum(values * weights) / jnp.maximum(jnp.sum(weights), 1.0)
 
 
-def overlaps(clip: Clip, seen: hart.Seen, ahead: int) -> tuple[Array, Array]:
-    """IoU ``[T - 1, M]`` from the second frame on, and which of them count."""
-    return jax_boxes.iou(seen.boxes[1:], clip.boxes[1 + ahead :]), clip.there[1 + ahead :]
+def overlap(clip: Clip, seen: hart.Seen, ahead: int) -> Array:
+    """IoU ``[T - 1, M]`` from the second frame on."""
+    return jax_boxes.iou(seen.boxes[1:], clip.boxes[1 + ahead :])
 
 
 def somewhere(clip: Clip, canvas: tuple[int, int, int]) -> Array:
