@@ -22,8 +22,8 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config.data = data()
     config.task.update(ahead=0, presence_loss=True, decay=1e-4, blackout=0.5, black_frames=10)
     config.model.update(glimpse_size=(32, 32), cnn_features=(32, 32, 64), cnn_kernel=5, features=128, hidden=128)
-    config.model.update(relate_memory=True, zoneout=0.05, dropout=0.25)
-    config.curriculum = curriculum()
+    config.model.update(relate_memory=True, zoneout=0.05, dropout=0.25, margin=0.02)
+    config.curriculum.update(first_frames=5, steps=(1_000, 2_000))
     config.optimizer.update(learning_rate=5e-4)
     config.train.update(num_steps=4_000, batch_size=8, eval_every=500, checkpoint_every=500)
     config.evaluate.update(batch_size=8, num_pictures=4)
@@ -61,11 +61,4 @@ def data() -> ConfigDict:
     c.cache_dir = ""  # decoded frames (H * W * C bytes each); '' means $OBJCENTRIC_CACHE, else ~/.cache/objcentric
     c.seed = 0  # of the choice where there are more than num_objects; independent of config.seeds
     c.device_bytes = 1 << 30  # training sets up to this size live on the device; larger ones are streamed
-    return c
-
-
-def curriculum() -> ConfigDict:
-    c = ConfigDict()
-    c.first_frames = 5  # length of the sequences at first
-    c.steps = (1_000, 2_000)  # at which they become longer, in equal parts; the last one brings all frames
     return c

@@ -27,6 +27,7 @@ def get_config(variant: str = "identities") -> ConfigDict:
     config.model = model()
     config.task = task()
     config.task.ahead = 1
+    config.curriculum = curriculum()
     config.optimizer.update(learning_rate=2e-3, clip_norm=1.0)
     config.train.update(num_steps=6_000, batch_size=16, eval_every=1_000, checkpoint_every=1_000, cpu_devices=2)
     config.evaluate = evaluate()
@@ -77,6 +78,16 @@ def model() -> ConfigDict:
     c.relate_memory = False  # whether they tell the LSTM's last output, too
     c.zoneout = 0.0  # probability that a unit of the LSTM keeps its value
     c.dropout = 0.0  # of V1's maps
+    c.margin = (
+        0.06  # of the attention around a given box, on each side, at first; in shares of the canvas; it is learnt
+    )
+    return c
+
+
+def curriculum() -> ConfigDict:
+    c = ConfigDict()
+    c.first_frames = 4  # length of the sequences at first: a tracker that has lost its object learns nothing
+    c.steps = (1_000, 2_000)  # at which they become longer, in equal parts; the last one brings all frames
     return c
 
 

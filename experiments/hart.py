@@ -1,5 +1,6 @@
 """HART and MOHART: tracks objects whose boxes are given, in toy worlds or in videos (thesis, chapters 3 and 4)."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -132,8 +133,6 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     experiment = trackers.skeleton(config)._replace(
         data=data, loss=loss, evaluate=evaluate, figures=figures, headline=("mean_iou",)
     )
-    if config.data.name == "circles":
-        return experiment
     return experiment._replace(stages=curriculum.stages(config.curriculum, num_frames, cut))
 
 
@@ -143,23 +142,30 @@ def frames_evaluated(config: ConfigDict) -> int:
 
 
 def reader(c: ConfigDict, num_frames: int, ahead: int) -> Callable:
-    """``row -> Clip`` of config.data; toy worlds have ``num_frames``."""
+    """``row -> Clip`` of config.data; toy worlds have ``num_frames``, or those of the curriculum, see `cut`."""
     if c.name != "circles":
         return lambda row: Clip(
             row["image"].astype(jnp.float32) / 255, row["boxes"], row["presence"].astype(jnp.float32)
         )
 
-    world = circles.make_config(c, num_frames + ahead)
+    whole = circles.make_config(c, num_frames + ahead)
 
     def simulate(row: dict) -> Clip:
+        frames = len(row["frames"]) if "frames" in row else num_frames
+        world = dataclasses.replace(whole, num_frames=frames + ahead)
         drawn = circles.simulate(world, jax.random.fold_in(jax.random.key(c.seed), row["seed"]))
-        x = jax.vmap(lambda p, i: circles.render(world, p, i))(drawn.position[:num_frames], drawn.identity[:num_frames])
+        render = jax.vmap(lambda position, identity: circles.render(world, position, identity))
+        x = render(drawn.position[:frames], drawn.identity[:frames])
         return Clip(x, circles.boxes(world, drawn.position), jnp.ones(drawn.identity.shape))
 
     return simulate
 
 
 def cut(batch: dict, length: int) -> dict:
+    """Its first frames: of toy worlds, which are yet to be simulated, the numbers of them."""
+    if "seed" in batch:
+        numbers = jnp.arange(length, dtype=jnp.int32)[None]
+        return batch | {"frames": jnp.broadcast_to(numbers, (len(batch["seed"]), length))}
     return {name: batch[name][:, :length] for name in ("image", "boxes", "presence")}
 
 
@@ -317,10 +323,9 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"task.blackout={task.blackout} must lie in [0, 1]")
     if not 1 <= task.black_frames <= num_frames - GIVEN:
         raise UserError(f"task.black_frames={task.black_frames}: use 1 to {num_frames - GIVEN}")
-    if config.data.name == "tracks":
-        curriculum.check(config.curriculum, num_frames, config.train.num_steps)
-        if config.curriculum.first_frames <= GIVEN:
-            raise UserError(f"curriculum.first_frames={config.curriculum.first_frames}: use {GIVEN + 1} or more")
+    curriculum.check(config.curriculum, num_frames, config.train.num_steps)
+    if config.curriculum.first_frames <= GIVEN:
+        raise UserError(f"curriculum.first_frames={config.curriculum.first_frames}: use {GIVEN + 1} or more")
     if frames_evaluated(config) < num_frames:
         raise UserError(
             f"evaluate.num_frames={config.evaluate.num_frames}: use {num_frames} or more, as data.num_frames"

@@ -57,6 +57,7 @@ class Config:
     relate_memory: bool = False
     zoneout: float = 0.05
     dropout: float = 0.25
+    margin: float = 0.01
 
     def __post_init__(self):
         check_fields(self, choices=_CHOICES, positive=("num_objects", "features", "hidden", "heads", "cnn_kernel"))
@@ -107,7 +108,7 @@ def make(config: Config) -> Tracker:
     num, canvas = config.num_objects, config.canvas
 
     def init(key: Array) -> dict:
-        params = {"attention": {"bias": jnp.full(4, 0.01), "rate": jnp.full(4, 0.1)}}
+        params = {"attention": {"bias": jnp.full(4, config.margin), "rate": jnp.full(4, 0.1)}}
         for name, net in nets.items():
             key, subkey = jax.random.split(key)
             params[name] = net.init(subkey, *inputs[name])
