@@ -2,12 +2,13 @@ import itertools
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import mohart_toy, sqair_pedestrians
 from objcentric.data import loader, mot, pedestrians
 from objcentric.errors import UserError
-from tests.data import tracks, videos
+from tests.data import test_labelled, tracks, videos
 
 
 def test_splits_have_the_promised_arrays(config):
@@ -461,6 +462,72 @@ def test_worlds_of_circles_are_seeds():
     config.num_frames = 0
     with pytest.raises(UserError, match="^data.num_frames is 0"):
         loader.load(config)
+
+
+def constellations_data():
+    return ConfigDict({"name": "constellations", "num_train": 5, "num_valid": 2, "num_test": 3, "seed": 0})
+
+
+def test_constellations_are_seeds():
+    c = constellations_data()
+    assert [split["seed"].tolist() for split in loader.load(c)] == [[5, 6, 7, 8, 9], [3, 4], [0, 1, 2]]
+    c.num_test = 0
+    with pytest.raises(UserError, match="^data.num_test is 0"):
+        loader.load(c)
+    del c.num_test
+    with pytest.raises(UserError, match="data.num_test is missing.*start from configs/ccae.py"):
+        loader.load(c)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("source", "mnst"),
+        ("source", ""),
+        ("path", "elsewhere"),
+        ("canvas", (40,)),
+        ("canvas", (40, 0)),
+        ("shift", -1),
+        ("shift", 20),
+        ("shift", 1.5),
+        ("affine", "yes"),
+        ("sobel", 2),
+        ("num_train", -1),
+        ("num_valid", -1),
+        ("num_test", -1),
+        ("seed", -1),
+        ("device_bytes", -1),
+    ],
+)
+def test_wrong_field_of_labelled_images_is_named(field, value):
+    c = test_labelled.config()
+    with c.ignore_type():
+        c[field] = value
+    with pytest.raises(UserError, match=f"^data.{field} ") as error:
+        loader.load(c)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("field", ["source", "path", "shift", "sobel", "canvas"])
+def test_labelled_images_need_their_own_fields(field):
+    c = test_labelled.config()
+    del c[field]
+    with pytest.raises(UserError, match=f"data.{field} is missing.*start from configs/scae.py"):
+        loader.load(c)
+
+
+def test_labelled_images_stream_where_they_do_not_fit(tmp_path):
+    image = np.broadcast_to(np.arange(20, dtype=np.uint8)[:, None, None], (20, 6, 7))
+    np.savez(tmp_path / "own.npz", image=image, label=np.arange(20))
+    c = test_labelled.config(source=str(tmp_path / "own.npz"), shift=0, device_bytes=16 * 6 * 7)
+    whole = loader.load(c)
+    assert [len(split["image"]) for split in whole] == [16, 2, 2]
+    c.device_bytes -= 1
+    streamed = loader.load(c)
+    assert isinstance(streamed.train, loader.Stream) and isinstance(streamed.test, dict)
+    batch = take(streamed.train, 1, 0, 16, 0)[0]
+    np.testing.assert_array_equal(batch["label"], batch["image"][:, 0, 0, 0])
+    np.testing.assert_array_equal(np.sort(batch["label"]), np.sort(whole.train["label"]))
 
 
 def test_examples_of_arrays_and_streams():

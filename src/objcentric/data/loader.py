@@ -56,7 +56,8 @@ class Data(NamedTuple):
 def load(c: ConfigDict) -> Data:
     """Loads, and prepares if need be, what config.data describes; UserError if it is wrong or cannot be had."""
     check(c)
-    makers = {"scenes": _scenes, "pedestrians": _pedestrians, "tracks": _tracks, "circles": _circles}
+    makers = {"scenes": _scenes, "pedestrians": _pedestrians, "tracks": _tracks, "labelled": _labelled}
+    makers |= dict.fromkeys(("circles", "constellations"), _simulated)
     return makers.get(c.name, _composed)(c)
 
 
@@ -129,8 +130,16 @@ def _composed(c: ConfigDict) -> Data:
 def _pedestrians(c: ConfigDict) -> Data:
     from objcentric.data import pedestrians  # needs OpenCV, where its data are not yet prepared
 
-    arrays = pedestrians.prepare(c)
+    return _in_memory(c, pedestrians.prepare(c))
 
+
+def _labelled(c: ConfigDict) -> Data:
+    from objcentric.data import labelled  # needs jax
+
+    return _in_memory(c, labelled.load(c))
+
+
+def _in_memory(c: ConfigDict, arrays: dict[str, Split]) -> Data:
     def open_split(split: str) -> Stream:
         rows_of = arrays[split]
         size = len(rows_of["image"])
@@ -169,9 +178,9 @@ def _tracks(c: ConfigDict) -> Data:
     return Data(_resident(c, train), valid, test)
 
 
-def _circles(c: ConfigDict) -> Data:
-    """Of worlds that are simulated where they are needed, their seeds: uint32 [M]."""
-    ends = np.cumsum([c.num_test, c.num_valid, c.num_train])  # so that test worlds stay, however many train
+def _simulated(c: ConfigDict) -> Data:
+    """Of examples that are simulated where they are needed, their seeds: uint32 [M]."""
+    ends = np.cumsum([c.num_test, c.num_valid, c.num_train])  # so that tests stay, however many train
     test, valid, train = np.split(np.arange(ends[-1], dtype=np.uint32), ends[:-1])
     return Data({"seed": train}, {"seed": valid}, {"seed": test})
 
@@ -226,7 +235,7 @@ def _annotations(arrays: dict[str, np.ndarray], path: str) -> Split:
 
 def check(c: ConfigDict) -> None:
     """Raises UserError, naming the field, unless config.data makes sense."""
-    names = ("multi_digit", "scenes", "moving_digits", "pedestrians", "tracks", "circles")
+    names = ("multi_digit", "scenes", "moving_digits", "pedestrians", "tracks", "circles", "constellations", "labelled")
     if c.name not in names:
         raise UserError(f"data.name is {c.name!r}: choose one of {', '.join(names)}")
     choices: dict[str, tuple] = {"background": ("none", "structured")}
@@ -248,10 +257,17 @@ def check(c: ConfigDict) -> None:
     if c.name == "circles":  # what else there is `circles.Config` checks
         choices, pairs = {}, {}
         numbers = {"num_train": 1, "num_valid": 1, "num_test": 1, "num_frames": 1, "seed": 0}
+    if c.name == "constellations":  # what else there is `constellations.Config` checks
+        choices, pairs = {}, {}
+        numbers = {"num_train": 1, "num_valid": 1, "num_test": 1, "seed": 0}
+    if c.name == "labelled":
+        choices, pairs = dict.fromkeys(("affine", "sobel"), (True, False)), {"canvas": 1}
+        numbers = {"num_train": 0, "num_valid": 0, "num_test": 0, "shift": 0, "seed": 0, "device_bytes": 0}
+        lists = ("source", "path", "cache_dir")
     for field in (*choices, *numbers, *pairs, *lists):
         if field not in c:
             configs = {"moving_digits": "sqair", "pedestrians": "sqair_pedestrians", "tracks": "mohart"}
-            configs |= {"circles": "mohart_toy"}
+            configs |= {"circles": "mohart_toy", "constellations": "ccae", "labelled": "scae"}
             example = configs.get(c.name, "air")
             raise UserError(f"data.{field} is missing, data.name={c.name!r} needs it: start from configs/{example}.py")
     for field, allowed in choices.items():
@@ -277,9 +293,11 @@ def check(c: ConfigDict) -> None:
         if c.min_objects > c.max_objects:
             raise UserError(f"data.min_objects is {c.min_objects}, more than data.max_objects={c.max_objects}")
         return
-    if c.name in ("tracks", "circles"):
-        if c.name == "tracks":
-            _check_tracks(c)
+    if c.name == "tracks":
+        return _check_tracks(c)
+    if c.name == "labelled":
+        return _check_labelled(c)
+    if c.name in ("circles", "constellations"):
         return
     if c.name == "scenes":
         if not c.path:
@@ -310,4 +328,17 @@ def _check_tracks(c: ConfigDict) -> None:
     if not c.test_videos and both >= 1:
         raise UserError(
             f"data.train_share and data.valid_share add up to {both:g}: leave frames, or test_videos, to test"
+        )
+
+
+def _check_labelled(c: ConfigDict) -> None:
+    published = ("mnist", "svhn", "cifar10", "affnist")
+    if c.source not in ("embedded", *published) and not (c.source and Path(c.source).expanduser().exists()):
+        names = ", ".join(("embedded", *published))
+        raise UserError(f"data.source is {c.source!r}: choose {names}, or a folder of PNGs, an .npz, an .npy")
+    if c.path and c.source not in published:
+        raise UserError(f"data.path is not read with data.source={c.source!r}: name your own images by data.source")
+    if not isinstance(c.shift, int) or 2 * c.shift >= min(c.canvas):
+        raise UserError(
+            f"data.shift is {c.shift}: it must be a whole number, and leave room on a canvas of {tuple(c.canvas)}"
         )
