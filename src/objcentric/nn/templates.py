@@ -12,7 +12,7 @@ from objcentric.nn.spatial_transformer import centres
 
 
 def place(template: Array, matrix: Array, canvas: tuple[int, int]) -> Array:
-    """``template [h, w, C]`` placed by ``matrix [2, 3]`` on ``canvas`` (H, W): ``[H, W, C]``, by bilinear interpolation.
+    """``template [h, w, C]`` placed by ``matrix [2, 3]`` on ``canvas`` (H, W): ``[H, W, C]``, interpolated bilinearly.
 
     Pixels are gathered: as products of weights, which are fast for maps along the axes, this takes several times as
     long on a CPU.
