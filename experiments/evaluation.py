@@ -14,7 +14,7 @@ from objcentric.data import loader
 from objcentric.data.loader import Split, Stream
 from objcentric.errors import UserError
 from objcentric.models.model import Model
-from objcentric.training import targets
+from objcentric.training import parallel, targets
 
 
 def check(c: ConfigDict) -> None:
@@ -60,11 +60,17 @@ def make_bound(model: Model, c: ConfigDict, hparams: dict, read: Callable) -> Ca
 def in_batches(
     function: Callable, params: dict, examples: np.ndarray | Split | Stream, key: Array, batch_size: int
 ) -> Any:
-    """``function(params, rows, keys)`` over all examples, batch by batch (the last one padded), as numpy arrays."""
+    """``function(params, rows, keys)``, jitted, over all examples, batch by batch (the last padded), as numpy arrays.
+
+    Rows are shared among all devices where these divide ``batch_size``.
+    """
     size = loader.size(examples)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(size))
+    devices = jax.devices() if batch_size % jax.device_count() == 0 else jax.devices()[:1]
+    params = parallel.replicate(params, devices)
     results = []
     for start in range(0, size, batch_size):
         rows = np.minimum(np.arange(start, start + batch_size), size - 1)
-        results.append(jax.device_get(function(params, loader.take(examples, rows), keys[rows])))
+        batch = parallel.shard((loader.take(examples, rows), keys[rows]), devices)
+        results.append(jax.device_get(function(params, *batch)))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:size], *results)

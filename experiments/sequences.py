@@ -136,6 +136,12 @@ def final_figures(
     return figures
 
 
+def worth_showing(image: np.ndarray, number: int) -> np.ndarray:
+    """The first ``number`` of the sequences ``[M, T, H, W, C]``; those that stay black only where there are too few."""
+    black = ~image.any(axis=tuple(range(1, image.ndim)))
+    return image[np.sort(np.argsort(black, kind="stable")[:number])]
+
+
 def pictures(
     name: str, strips: list[Strip], frame_names: tuple[str, ...] = (), title: str = ""
 ) -> dict[str, Figure | np.ndarray]:

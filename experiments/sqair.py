@@ -132,7 +132,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     def figures(params: dict, split: dict, key: Array, evaluated: dict) -> dict[str, Any]:
         """Filmstrips and animations: what is seen, what is imagined after the given frames, and what is dreamt."""
         look_key, imagine_key, dream_key = jax.random.split(key, 3)
-        few, size = split["image"][: config.evaluate.num_pictures], config.evaluate.batch_size
+        few, size = sequences.worth_showing(split["image"], config.evaluate.num_pictures), config.evaluate.batch_size
         seen = in_batches(reconstruct, params, few, look_key, size)
         imagined = in_batches(foresee, params, few, imagine_key, size)
         samples = jax.device_get(dream(params, jax.random.split(dream_key, len(few))))
