@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import mohart_toy
 from objcentric.data import circles
 from objcentric.data.circles import Config, World
 from objcentric.errors import UserError
+from objcentric.nn.boxes import iou
 
 FREE = Config(num_frames=40, strength=0.0, speed=4.0, radius=5.0)
 
@@ -84,6 +86,13 @@ def test_friction_takes_its_share():
     config = dataclasses.replace(FREE, friction=0.1, num_frames=11)
     ratio = kinetic(worlds(config).velocity)[:, 10] / kinetic(worlds(config).velocity)[:, 0]
     np.testing.assert_allclose(ratio, np.exp(-2.0), rtol=1e-3)
+
+
+def test_that_nothing_moves_is_as_good_a_guess_as_in_the_thesis():
+    """.34 in scenario 2 (section 4.4), in which no more is known of the world's constants."""
+    config = circles.make_config(mohart_toy.get_config("identities").data, 16)
+    boxes = circles.boxes(config, worlds(config, 300).position)
+    assert float(jnp.mean(iou(boxes[:, 1:-1], boxes[:, 2:]))) == pytest.approx(0.34, abs=0.02)
 
 
 def test_randomness_is_the_rate_at_which_identities_are_drawn():
