@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
+from experiments.comparisons import COMPARISONS, Comparison
 from objcentric.errors import UserError
 
 RESULTS = Path(__file__).parent / "results"
@@ -115,10 +116,15 @@ def record(
         result["notes"] = notes
     if (own := Path(workdir) / "table.md").exists():
         result["table"] = own.read_text().strip()
-    path = results / f"{experiment}{'_' if variant else ''}{variant}.json"
+    path = results / f"{_name(experiment, variant)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path
+
+
+def _name(experiment: str, variant: str) -> str:
+    """Of a result's file, without its ending."""
+    return f"{experiment}_{variant}" if variant else experiment
 
 
 def _read_run(workdir: Path) -> Run:
@@ -172,9 +178,46 @@ def read_results(folder: Path = RESULTS) -> list[Result]:
 
 
 def tables(results: list[Result]) -> str:
-    """Markdown: one section an experiment, one row a result, one column a figure; '' for no results."""
+    """Markdown: the thesis' tables with ours, then one section an experiment, one row a result, one column a figure.
+
+    '' for no results.
+    """
     experiments = dict.fromkeys(result["experiment"] for result in results)
-    return "\n".join(_table(name, [r for r in results if r["experiment"] == name]) for name in experiments)
+    sections = [_comparison(comparison, results) for comparison in COMPARISONS]
+    sections += [_table(name, [r for r in results if r["experiment"] == name]) for name in experiments]
+    return "\n".join(section for section in sections if section)
+
+
+def _comparison(comparison: Comparison, results: list[Result]) -> str:
+    """The thesis' rows, then ours; '' if there is none of ours."""
+    named = {_name(result["experiment"], result["variant"]): result for result in results}
+    ours = [named[name] for name in comparison.ours if name in named]
+    if not ours:
+        return ""
+    rows = [["", *comparison.columns.values(), "steps", "seeds", "training"]]
+    rows += [
+        [f"*{name}, thesis*", *("n/a" if value is None else _number(value) for value in values), "", "", ""]
+        for name, values in comparison.thesis.items()
+    ]
+    rows += [
+        [
+            result["title"],
+            *(_cell(name, result | {"paper": {}}) for name in comparison.columns),
+            f"{result['steps']:,}",
+            _seeds(result["seeds"]),
+            _duration(result.get("train_seconds", result["wall_seconds"])),
+        ]
+        for result in ours
+    ]
+    return "\n".join(
+        [f"## {comparison.title}", "", *_lines(rows), "", *([comparison.note, ""] if comparison.note else [])]
+    )
+
+
+def _lines(rows: list[list[str]]) -> list[str]:
+    """A table in Markdown, whose header is the first of ``rows``."""
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return [lines[0], "| " + " | ".join(["---"] * len(rows[0])) + " |", *lines[1:]]
 
 
 def _table(experiment: str, results: list[Result]) -> str:
@@ -194,9 +237,7 @@ def _table(experiment: str, results: list[Result]) -> str:
         ]
         for r in results
     ]
-    lines = [f"## {experiment}", ""]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in [header, *rows]]
-    lines.insert(3, "| " + " | ".join(["---"] * len(header)) + " |")
+    lines = [f"## {experiment}", "", *_lines([header, *rows])]
     notes = [f"- {r['title']}: {r['notes']}" for r in results if r.get("notes")]
     own = [f"### {r['title']}\n\n{r['table']}\n" for r in results if "table" in r]
     return "\n".join([*lines, "", *notes, *([""] if notes else []), *own])

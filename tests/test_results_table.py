@@ -162,3 +162,37 @@ def test_page_without_markers_is_refused():
 
 def test_committed_page_is_up_to_date():
     assert results_table.main(["--check"]) == 0
+
+
+def test_a_table_of_the_thesis_has_its_rows_above_ours(one_seed, tmp_path, monkeypatch):
+    comparison = results_table.Comparison(
+        title="Table 1: counting",
+        columns={"count_accuracy": "counting", "kl": "KL"},
+        thesis={"AIR": (0.9, None)},
+        ours=("air_ours", "air_of_no_file"),
+        note="Said of all.",
+    )
+    monkeypatch.setattr(results_table, "COMPARISONS", (comparison,))
+    results_table.record(one_seed, "", "ours", "AIR here", paper={"count_accuracy": 0.5}, results=tmp_path)
+    table = results_table.tables(results_table.read_results(tmp_path)).split("\n## air")[0]
+    assert table.splitlines() == [
+        "## Table 1: counting",
+        "",
+        "|  | counting | KL | steps | seeds | training |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| *AIR, thesis* | 0.9000 | n/a |  |  |  |",
+        "| AIR here | 0.9875 (1) | – | 6,000 | 3 | 2.5 min |",
+        "",
+        "Said of all.",
+    ]
+    monkeypatch.setattr(results_table, "COMPARISONS", (comparison._replace(ours=("air_of_no_file",)),))
+    assert results_table.tables(results_table.read_results(tmp_path)).startswith("## air")
+
+
+def test_results_named_in_tables_of_the_thesis_have_a_figure_for_each_column():
+    named = {results_table._name(r["experiment"], r["variant"]): r for r in results_table.read_results()}
+    for comparison in results_table.COMPARISONS:
+        assert all(len(row) == len(comparison.columns) for row in comparison.thesis.values())
+        for name in set(comparison.ours) & set(named):
+            missing = set(comparison.columns) - set(named[name]["figures"]) - {"count_accuracy"}  # VRNN does not count
+            assert not missing, f"{name} lacks {missing}"

@@ -1,0 +1,40 @@
+"""Tables of the thesis, its rows above ours; `results_table` writes them."""
+
+from typing import NamedTuple
+
+
+class Comparison(NamedTuple):
+    """A table of the thesis, and the results that stand in it here."""
+
+    title: str
+    columns: dict[str, str]  # their titles, by the names of figures
+    thesis: dict[str, tuple[float | None, ...]]  # rows by name; None where the thesis has no figure
+    ours: tuple[str, ...]  # names of result files; those that are not there are left out
+    note: str = ""
+
+
+COMPARISONS = (
+    Comparison(
+        title="Table 5.4.1: sequences of ten frames of moving digits",
+        columns={
+            "iwae_1000": "log p(x)",
+            "log_likelihood": "log p(x given z)",
+            "kl": "KL of q from p",
+            "count_accuracy": "counting",
+            "addition_accuracy": "addition",
+        },
+        thesis={
+            "CONV-SQAIR": (6784.8, 6923.8, 134.6, 0.9974, 0.9990),
+            "MLP-SQAIR": (6617.6, 6786.5, 164.5, 0.9986, 0.9998),
+            "MLP-AIR": (6443.6, 6830.6, 352.6, 0.9058, 0.8644),
+            "CONV-VRNN": (6561.9, 6737.8, 270.2, None, 0.8536),
+            "MLP-VRNN": (5959.3, 6108.7, 218.3, None, 0.8059),
+        },
+        ours=(
+            *("sqair_mnist_conv", "sqair_mnist", "air_moving_mnist", "vrnn_mnist_conv", "vrnn_mnist_mlp"),
+            *("sqair_conv", "sqair_embedded", "air_moving_embedded", "vrnn_conv", "vrnn_mlp"),
+        ),
+        note="Densities are in nats per sequence, and can be compared within one data set only: the thesis' digits are"
+        " MNIST's, of its own making of sequences. Its classifiers of sums learnt for 1e7 steps.",
+    ),
+)
