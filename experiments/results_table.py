@@ -3,6 +3,7 @@
     python -m experiments.results_table                                          # write the tables
     python -m experiments.results_table --check                                  # exit 1 if they are out of date
     python -m experiments.results_table --record runs/air --variant=x --title=y  # add a finished run, write the tables
+    python -m experiments.results_table --record runs/air_1 --variant=x --add    # its seeds join those of a result
 
 A result is one file, ``results/<experiment>[_<variant>].json``; its fields are those of `Result`.
 """
@@ -10,6 +11,7 @@ A result is one file, ``results/<experiment>[_<variant>].json``; its fields are 
 import argparse
 import itertools
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -70,6 +72,7 @@ def record(
     paper: dict[str, float] | None = None,
     *,
     command: str = "",
+    add: bool = False,
     results: Path = RESULTS,
 ) -> Path:
     """Turns a finished run's folder into a committed result file.
@@ -82,13 +85,15 @@ def record(
       notes: a remark shown below the table.
       paper: reported values, by figure name.
       command: how to reproduce the run; '' takes the one that the run's folder holds.
+      add: whether the run's seeds join those of the result of this name, which keeps its title, and its notes and
+        command unless there are others; the configs must agree in all but the seeds.
       results: folder to write into.
 
     Returns:
       The path of the file written; one of the same name is replaced.
 
     Raises:
-      UserError: the run is unfinished, or a name does not fit in a file name.
+      UserError: the run is unfinished, a name does not fit in a file name, or there is nothing that it can be added to.
     """
     run = _read_run(Path(workdir))
     experiment = experiment or run.config.get("experiment", "")
@@ -99,7 +104,7 @@ def record(
         experiment=experiment,
         variant=variant,
         title=title,
-        command=command or run.figures["command"],
+        command=command or ("" if add else run.figures["command"]),
         config=run.config,
         seeds=run.figures["seeds"],
         steps=run.figures["steps"],
@@ -117,9 +122,42 @@ def record(
     if (own := Path(workdir) / "table.md").exists():
         result["table"] = own.read_text().strip()
     path = results / f"{_name(experiment, variant)}.json"
+    if add:
+        result = _joined(_read_json(path, "there is no result to add to"), result)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path
+
+
+def _joined(old: Result, new: Result) -> Result:
+    """A result of the seeds of both."""
+    names = sorted((old["config"] | new["config"]).keys() - {"seeds"})
+    if differing := [name for name in names if old["config"].get(name) != new["config"].get(name)]:
+        raise UserError(f"the results are of other {', '.join(differing)}: only seeds of one config join one result")
+    if repeated := sorted(set(old["seeds"]) & set(new["seeds"])):
+        raise UserError(f"the seeds {repeated} are in the result already")
+    parts = (old, new)
+    names = [name for name in old["figures"] if name in new["figures"]]
+    joined = old | {
+        "seeds": sorted(old["seeds"] + new["seeds"]),
+        "wall_seconds": round(sum(part["wall_seconds"] for part in parts), 1),
+        "figures": {name: _pooled(*(part["figures"][name] for part in parts)) for name in names},
+        "date": new["date"],
+    }
+    joined["config"] = old["config"] | {"seeds": joined["seeds"]}
+    if all("train_seconds" in part for part in parts):
+        joined["train_seconds"] = round(sum(part["train_seconds"] for part in parts), 1)
+    return joined | {name: new[name] for name in ("command", "notes", "paper") if new.get(name)}
+
+
+def _pooled(a: Figure, b: Figure) -> Figure:
+    """Mean and sample standard deviation of both groups of seeds together."""
+    n = a["n"] + b["n"]
+    if a["mean"] is None or b["mean"] is None:
+        return Figure(mean=None, std=None, n=n)
+    mean = (a["n"] * a["mean"] + b["n"] * b["mean"]) / n
+    squares = sum(part["std"] ** 2 * (part["n"] - 1) + part["n"] * (part["mean"] - mean) ** 2 for part in (a, b))
+    return Figure(mean=mean, std=math.sqrt(squares / (n - 1)), n=n)
 
 
 def _name(experiment: str, variant: str) -> str:
@@ -300,6 +338,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m experiments.results_table", description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true", help="exit 1 if the page is out of date; write nothing")
     parser.add_argument("--record", metavar="WORKDIR", help="add the finished run of this folder")
+    parser.add_argument("--add", action="store_true", help="the run's seeds join those of the result of this variant")
     parser.add_argument("--experiment", default="", help="its table; the run's own config says it if left out")
     parser.add_argument("--variant", default="", help="tells results of one experiment apart")
     parser.add_argument("--title", default="", help="label of its row (needed with --record)")
@@ -325,8 +364,8 @@ def main(argv: list[str] | None = None, *, results: Path = RESULTS, readme: Path
     args = _parse(argv)
     try:
         if args.record:
-            if not args.title:
-                raise UserError("--record needs --title='...', the label of the row")
+            if not args.title and not args.add:
+                raise UserError("--record needs --title='...', the label of the row, or --add")
             path = record(
                 args.record,
                 args.experiment,
@@ -335,6 +374,7 @@ def main(argv: list[str] | None = None, *, results: Path = RESULTS, readme: Path
                 args.notes,
                 _paper(args.paper),
                 command=args.command,
+                add=args.add,
                 results=results,
             )
             print(f"wrote {path}")

@@ -196,3 +196,42 @@ def test_results_named_in_tables_of_the_thesis_have_a_figure_for_each_column():
         for name in set(comparison.ours) & set(named):
             missing = set(comparison.columns) - set(named[name]["figures"]) - {"count_accuracy"}  # VRNN does not count
             assert not missing, f"{name} lacks {missing}"
+
+
+def test_seeds_that_were_trained_apart_join_one_result(one_seed, three_seeds, tmp_path):
+    figures = {
+        seed: {"count_accuracy": a, "kl": k} for seed, (a, k) in enumerate([(0.9, 1.0), (0.7, 4.0), (0.95, 2.5)])
+    }
+
+    def run(*seeds: int, **config) -> Path:
+        evaluation = (
+            summarize(seeds, [figures[seed] for seed in seeds], {}, judged=True) | RUN | {"train_seconds": 60.0}
+        )
+        folder = tmp_path / "-".join(map(str, [*seeds, *config]))
+        return write_run(
+            folder, evaluation | {"train_seconds": 60.0}, {"experiment": "air", "seeds": list(seeds)} | config
+        )
+
+    results_table.record(run(0, 2), "", "", "AIR", "a note", results=tmp_path)
+    results_table.record(run(1), "", "", "", command="both", add=True, results=tmp_path)
+    joined = json.loads((tmp_path / "air.json").read_text())
+    results_table.record(run(0, 1, 2), "", "", "AIR", "a note", command="both", results=tmp_path)
+    at_once = json.loads((tmp_path / "air.json").read_text())
+    for name, figure in at_once["figures"].items():
+        assert joined["figures"][name] == pytest.approx(figure)
+    twice = {"wall_seconds": 362.6, "train_seconds": 120.0}
+    assert {**joined, "figures": 0} == {**at_once, "figures": 0, **twice}
+
+    with pytest.raises(UserError, match=r"the seeds \[1\] are in the result already"):
+        results_table.record(run(1, note=0), "", "", "", add=True, results=write_result(tmp_path / "other", note=0))
+    with pytest.raises(UserError, match="of other model: only"):
+        results_table.record(run(1, model=1), "", "", "", add=True, results=tmp_path)
+    with pytest.raises(UserError, match="there is no result to add to"):
+        results_table.record(one_seed, "", "none", "", add=True, results=tmp_path)
+
+
+def write_result(folder: Path, **config) -> Path:
+    folder.mkdir()
+    result = {"config": {"experiment": "air", "seeds": [1]} | config, "seeds": [1], "steps": 6000}
+    (folder / "air.json").write_text(json.dumps(result))
+    return folder
