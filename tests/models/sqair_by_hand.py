@@ -25,6 +25,7 @@ from tests.models.air_by_hand import (
 class Object(NamedTuple):
     where: np.ndarray
     what: np.ndarray
+    velocity: np.ndarray  # of where, since the frame before
     temporal: np.ndarray  # state of q's RNN
     dynamics: np.ndarray  # state of the prior's
 
@@ -92,31 +93,37 @@ def densities(config, params, x, presence_prior, z):
         for i in sorted(objects):
             before, where, what, stays = objects[i], old.where[i], old.what[i], old.presence[i]
 
-            proposal = before.where + 0.1 * mlp(inference["proposal"], np.r_[before.where, before.temporal])
+            if config.motion == "velocity":
+                moving = np.r_[before.where, before.velocity]
+                proposal = before.where + before.velocity + mlp(inference["proposal"], np.r_[moving, before.temporal])
+                nearby, expected, known = proposal, before.where + before.velocity, np.r_[moving, before.dynamics]
+            else:
+                proposal = before.where + 0.1 * mlp(inference["proposal"], np.r_[before.where, before.temporal])
+                nearby, expected, known = before.where, before.where, before.dynamics
             encoding = encode("glimpse_encoder", read(config, image, proposal))
             seen = np.r_[encoding, before.what, before.where, before.temporal, last]
             relation = simple_cell(inference["relation"], relation, seen)
             shift, scale = statistics(mlp(inference["where"], np.r_[before.where, relation]), 0.1)
-            log_q += normal(where, before.where + shift, scale)
+            log_q += normal(where, nearby + shift, scale)
 
             encoding = encode("glimpse_encoder", read(config, image, where))
             moved = elu(mlp(inference["temporal_input"], np.r_[encoding, where, relation]))
             temporal = gru(inference["temporal"], before.temporal, moved)
-            log_q += normal(what, *appearance(inference, encoding, relation, temporal, before.what))
+            log_q += normal(what, *appearance(config, inference, encoding, relation, temporal, before.what))
 
             logit = mlp(inference["presence"], np.r_[what, where, relation, temporal])[0]
             log_q_discrete += bernoulli(presence_probability(logit + config.propagation_bias), stays)
 
-            raw = mlp(generative["dynamics_statistics"], before.dynamics)
+            raw = mlp(generative["dynamics_statistics"], known)
             where_raw, what_raw, logit = np.split(raw, [2 * where_dim, 2 * (where_dim + config.what_dim)])
             shift, scale = statistics(where_raw, 0.3)
-            log_p += normal(where, before.where + shift, scale)
-            change, scale = statistics(what_raw, 0.3)
+            log_p += normal(where, expected + shift, scale)
+            change, scale = statistics(what_raw, 0.1)
             log_p += normal(what, before.what + change, scale)
             log_p += bernoulli(presence_probability(logit[0] + config.propagation_prior_bias), stays)
 
             if stays:
-                kept[i] = Object(where, what, temporal, before.dynamics)
+                kept[i] = Object(where, what, where - before.where, temporal, before.dynamics)
                 last = np.r_[where, what]
 
         # --------------------------------------------------------------------- discovery: algorithm 3; eqs. 5.6 to 5.8
@@ -138,7 +145,7 @@ def densities(config, params, x, presence_prior, z):
             log_p += normal(where, where_loc(config), [config.scale_std] * (where_dim - 2) + [1.0, 1.0])
             log_p += normal(what, 0.0, 1.0)
             last = np.r_[where, what]
-            found[i] = Object(where, what, initial["temporal"], initial["dynamics"])
+            found[i] = Object(where, what, np.zeros(where_dim), initial["temporal"], initial["dynamics"])
 
         if config.discovery_prior == "learned":
             logits = np.float64(generative["discovery_logits"])[min(t, 1), len(kept)]
@@ -164,10 +171,10 @@ def densities(config, params, x, presence_prior, z):
     return log_p, log_q + log_q_discrete, log_q_discrete, np.array(means)
 
 
-def appearance(inference, encoding, relation, temporal, before):
+def appearance(config, inference, encoding, relation, temporal, before):
     """q(z_t^what | ...) of a propagated object: three sources, each with a gate."""
     change = mlp(inference["what_change"], np.r_[relation, temporal])
-    forget, take, mix = np.split(expit(change[2 * before.size :] + 1), 3)
+    forget, take, mix = np.split(expit(change[2 * before.size :] + config.what_bias), 3)
     seen, seen_scale = statistics(mlp(inference["what"], encoding), 0.5)
     moved, moved_scale = statistics(change[: 2 * before.size], 0.5)
     loc = forget * before + (1 - take) * seen + (1 - mix) * moved

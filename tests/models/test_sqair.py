@@ -40,7 +40,8 @@ CONV = {
     "decoder_hidden": 5,
     "glimpse_size": (4, 6),
 }
-LEARNED = {"discovery_prior": "learned", "num_objects": 2, "likelihood": "bernoulli", "object_size": (4.0,)}
+RELEASE = {"motion": "position", "what_bias": 1.0, "discovery_prior": "learned"}
+LEARNED = RELEASE | {"num_objects": 2, "likelihood": "bernoulli", "object_size": (4.0,)}
 CONFIGS = {
     "annealed": BASE,
     "learned": dataclasses.replace(BASE, canvas=(8, 7, 3), **LEARNED),
@@ -198,6 +199,7 @@ def states():
             objects=random.objects._replace(presence=jnp.float32(vector)),
             identity=jnp.where(jnp.array(vector) > 0, jnp.arange(3), -1),
             found=jnp.int32(3),
+            velocity=random.velocity,
             temporal=random.temporal,
             dynamics=random.dynamics,
             first=jnp.zeros(()),
@@ -224,7 +226,7 @@ def choices(state):
 
 
 def still(params):
-    """Objects of the prior then move by N(0, 0.301), and leave with a probability that is always the same."""
+    """Objects of the prior then go on, give or take 0.301, and leave with a probability that is always the same."""
     params = jax.tree.map(jnp.asarray, params)  # a copy to change
     layer = params["generative"]["dynamics_statistics"]["params"]["Dense_1"]
     layer["kernel"] = jnp.zeros_like(layer["kernel"])
@@ -245,8 +247,8 @@ def test_choices_of_a_frame_sum_to_one(state, number):
 
     before, kept, new = np.asarray(state.objects.presence), steps.z.propagated.presence, steps.z.discovered.presence
     old, born = steps.z.propagated, steps.z.discovered
-    moves = stats.norm(0, 0.301).logpdf(old.where - np.asarray(state.objects.where)).sum(-1)
-    moves += stats.norm(0, 0.301).logpdf(old.what - np.asarray(state.objects.what)).sum(-1)
+    moves = stats.norm(0, 0.301).logpdf(old.where - np.asarray(state.objects.where + state.velocity)).sum(-1)
+    moves += stats.norm(0, 0.101).logpdf(old.what - np.asarray(state.objects.what)).sum(-1)
     appears = stats.norm(air_by_hand.where_loc(BASE), [0.3, 0.3, 1.0, 1.0]).logpdf(born.where).sum(-1)
     appears += stats.norm().logpdf(born.what).sum(-1)
     continuous = (before * moves).sum(-1) + (new * appears).sum(-1)
@@ -446,7 +448,7 @@ def widened():
         ("inference", "where", "Dense_1", slice(3, 6), 0.1, 0.7),
         ("inference", "what_change", "Dense_1", slice(2, 4), 0.5, 3.0),
         ("generative", "dynamics_statistics", "Dense_1", slice(3, 6), 0.3, 0.6),
-        ("generative", "dynamics_statistics", "Dense_1", slice(8, 10), 0.3, 0.6),
+        ("generative", "dynamics_statistics", "Dense_1", slice(8, 10), 0.1, 0.6),
     ]
     for part, net, layer, outputs, initial, scale in widths:
         weights = params[part][net]["params"][layer]
@@ -514,12 +516,15 @@ def test_generated_sequences(name):
     np.testing.assert_allclose(where.std(0), [config.scale_std] * len(config.object_size) + [1.0, 1.0], rtol=0.1)
     np.testing.assert_allclose(what.mean(0), 0, atol=0.1)
     np.testing.assert_allclose(what.std(0), 1, atol=0.1)
-    for field in ("where", "what"):
+    for field, scale in (("where", 0.301), ("what", 0.101)):
         old, born = getattr(z.propagated, field), getattr(z.discovered, field)
         objects = np.where(new[..., None] == 1, born, old)
-        moves = (old[:, 1:] - objects[:, :-1])[kept[:, 1:] == 1]
+        moves = old[:, 1:] - objects[:, :-1]
+        if (config.motion, field) == ("velocity", "where"):  # surprises are changes of velocity, 0 of new objects
+            moves[:, 1:] -= np.where(kept[:, 1:-1, :, None] == 1, moves[:, :-1], 0)
+        moves = moves[kept[:, 1:] == 1]
         np.testing.assert_allclose(moves.mean(0), 0, atol=0.03)
-        np.testing.assert_allclose(moves.std(0), 0.301, rtol=0.05)
+        np.testing.assert_allclose(moves.std(0), scale, rtol=0.05)
 
     mean = pictures["mean"]
     assert x.shape == mean.shape == (3000, config.num_frames, *config.canvas)
@@ -545,13 +550,29 @@ def test_imagining_what_follows():
         assert z.discovered.presence.any()
         np.testing.assert_array_equal(after.objects.presence, z.propagated.presence + z.discovered.presence)
         np.testing.assert_allclose(mean, step.outputs["mean"], atol=1e-5)
-        for field in ("objects", "identity", "found", "dynamics", "first"):
+        for field in ("objects", "velocity", "identity", "found", "dynamics", "first"):
             for leaf, exact in zip(*(jax.tree.leaves(getattr(s, field)) for s in (after, step.state)), strict=True):
                 np.testing.assert_allclose(leaf, exact, rtol=1e-5, atol=1e-5)
         # The RNN of q starts anew with a new object, and waits for the others, of which it saw nothing.
         new = z.discovered.presence[..., None] > 0
         temporal = np.where(new, sequential.start(params).temporal, state.temporal)
         np.testing.assert_allclose(after.temporal, temporal, atol=1e-6)
+
+
+def test_velocity_is_what_the_last_frame_moved_an_object_by():
+    sequential, params, _ = setup("annealed")
+    trace = one_of_each_event("annealed")[-1]
+    z, x = trace.z, setup("annealed")[2]
+    state = sequential.start(params)
+    assert not np.any(state.velocity)
+    for t in range(4):
+        before = state
+        frame = jax.tree.map(lambda leaf, t=t: leaf[t], z)
+        many = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (64, *np.shape(leaf))), frame)
+        state = jax.tree.map(lambda leaf: leaf[0], scoring_stepper("annealed")(params, state, x[t], many).state)
+        stayed = np.asarray(frame.propagated.presence)[:, None]
+        moved = np.asarray(frame.propagated.where) - np.asarray(before.objects.where)
+        np.testing.assert_allclose(state.velocity, stayed * moved, atol=1e-6)
 
 
 def test_rendering_what_was_inferred():
@@ -615,10 +636,11 @@ def test_a_dark_start():
     assert traces.outputs["mean"][now.sum(-1) == 1].mean() < expit(-1.5)
 
 
+@pytest.mark.parametrize("motion", ["velocity", "position"])
 @pytest.mark.parametrize("network, hidden, millions", [("mlp", 256, 2.9), ("conv", 128, 2.6)])
-def test_number_of_parameters(network, hidden, millions):
+def test_number_of_parameters(network, hidden, millions, motion):
     """Those of the paper (table 5.D.1), on its 50x50 frames."""
-    config = sqair.Config((50, 50, 1), hidden=hidden, network=network, discovery_prior="learned")
+    config = sqair.Config((50, 50, 1), hidden=hidden, network=network, motion=motion, discovery_prior="learned")
     shapes = jax.eval_shape(sqair.make(config).model.init, jax.random.key(0))
     assert round(sum(leaf.size for leaf in jax.tree.leaves(shapes)) / 1e6, 1) == millions
 
@@ -630,6 +652,7 @@ def test_number_of_parameters(network, hidden, millions):
     "fields, message",
     [
         ({"network": "cnn"}, "model.network='cnn' is unknown; choose one of mlp, conv"),
+        ({"motion": "still"}, "model.motion='still' is unknown; choose one of position, velocity"),
         ({"discovery_prior": "fixed"}, "model.discovery_prior='fixed' is unknown; choose one of annealed, learned"),
         ({"num_objects": 0}, "model.num_objects=0 must be positive"),
         ({"what_dim": 0}, "model.what_dim=0 must be positive"),

@@ -20,6 +20,12 @@ From the release, or so that the parameters are as many as in table 5.D.1:
 - Both parts of q share the linear layer from a glimpse's features to what; one MLP gives where and presence of new
   objects.
 - Probabilities of presence stay within a margin, of p as of q (``presence_margin``).
+
+Ours, where the config says so:
+
+- ``motion="velocity"``: an object's last displacement is part of the state. The proposal, and p of propagation, are
+  centred on the place before plus the displacement; the networks that correct them know both; q is centred on the
+  proposal. Without it, dynamics are learnt so slowly that objects swap identities where they meet.
 - The prior of the number of new objects may be annealed instead of learned (``discovery_prior``), and the centres of
   glimpses may leave the canvas (``reach``).
 """
@@ -42,7 +48,11 @@ from objcentric.nn.activations import elu
 from objcentric.nn.cnn import CNN, SubpixelCNN
 from objcentric.nn.mlp import MLP
 
-_CHOICES = {"network": ("mlp", "conv"), "discovery_prior": ("annealed", "learned")}
+_CHOICES = {
+    "network": ("mlp", "conv"),
+    "motion": ("position", "velocity"),
+    "discovery_prior": ("annealed", "learned"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +76,8 @@ class Config:
     likelihood: str = "gaussian"
     output_std: float = 0.3
     reach: float = 1.0
+    motion: str = "velocity"
+    what_bias: float = 3.0
     discovery_prior: str = "annealed"
     rediscovery_factor: float = 1.0
     discovery_bias: float = 1.0
@@ -108,6 +120,7 @@ class State(NamedTuple):
     """What a frame leaves to the next one."""
 
     objects: Objects
+    velocity: Array  # [N, where_dim] by how much where changed in the last frame; 0 of new objects
     identity: Array  # int32 [N], -1 in free slots
     found: Array  # int32 [], how many objects were discovered so far; the next one has this identity
     temporal: Array  # [N, hidden] of q's temporal RNN
@@ -182,12 +195,16 @@ def make(config: Config) -> Sequential:
 
     def propagation_prior(params, state: State, margin: Array):
         """p(z_t^P | z_{t-1}) of every slot (eqs. 5.9, 5.10): Gaussians centred on the latents before, and presence."""
-        raw = apply(params, "generative", "dynamics_statistics", state.dynamics)
+        before, known = state.objects, state.dynamics
+        expected = before.where
+        if config.motion == "velocity":
+            known = jnp.concatenate([before.where, state.velocity, state.dynamics], -1)
+            expected += state.velocity
+        raw = apply(params, "generative", "dynamics_statistics", known)
         where_raw, what_raw, presence = jnp.split(raw, [2 * where_dim, 2 * latents], axis=-1)
-        where, what = statistics(where_raw, 0.3), statistics(what_raw, 0.3)
-        before = state.objects
+        where, what = statistics(where_raw, 0.3), statistics(what_raw, 0.1)
         return (
-            distributions.normal(before.where + where.loc, where.scale),
+            distributions.normal(expected + where.loc, where.scale),
             distributions.normal(before.what + what.loc, what.scale),
             distributions.bernoulli(presence[:, 0] + config.propagation_prior_bias, margin),
         )
@@ -215,7 +232,8 @@ def make(config: Config) -> Sequential:
         )
         latent = jnp.concatenate([objects.where, objects.what], -1)
         dynamics, _ = apply(params, "generative", "dynamics", dynamics, latent)
-        return State(objects, identity, found, temporal, dynamics, jnp.zeros(()))
+        velocity = kept[:, None] * (objects.where - state.objects.where)
+        return State(objects, velocity, identity, found, temporal, dynamics, jnp.zeros(()))
 
     what_prior = distributions.normal(jnp.zeros(config.what_dim), jnp.ones(config.what_dim))
     where_log_prob, what_log_prob = (
@@ -231,14 +249,19 @@ def make(config: Config) -> Sequential:
 
         def one(carry, slot):
             relation, last = carry
-            before, where_before, what_before, temporal, noise, uniform, given = slot
-            proposal = where_before + 0.1 * infer(params, "proposal", jnp.concatenate([where_before, temporal]))
+            before, where_before, what_before, velocity, temporal, noise, uniform, given = slot
+            if config.motion == "velocity":
+                offset = velocity + infer(params, "proposal", jnp.concatenate([where_before, velocity, temporal]))
+            else:
+                offset = 0.1 * infer(params, "proposal", jnp.concatenate([where_before, temporal]))
+            proposal = where_before + offset
             encoding = encode_glimpse(params, x, proposal)
             seen = jnp.concatenate([encoding, what_before, where_before, temporal, last])
             new_relation, _ = infer(params, "relation", relation, seen)  # eq. 5.14
 
             residual = statistics(infer(params, "where", jnp.concatenate([where_before, new_relation])), 0.1)
-            where_q = distributions.normal(where_before + residual.loc, residual.scale)
+            nearby = proposal if config.motion == "velocity" else where_before
+            where_q = distributions.normal(nearby + residual.loc, residual.scale)
             where = _draw(where_q, noise[:where_dim], given and given.where, pathwise)
 
             encoding = encode_glimpse(params, x, where)
@@ -246,7 +269,8 @@ def make(config: Config) -> Sequential:
             new_temporal, _ = infer(params, "temporal", temporal, moved)  # eq. 5.15
 
             both = jnp.concatenate([new_relation, new_temporal])
-            what_q = _gated(infer(params, "what", encoding), infer(params, "what_change", both), what_before)
+            sources = infer(params, "what", encoding), infer(params, "what_change", both), what_before
+            what_q = _gated(*sources, config.what_bias)
             what = _draw(what_q, noise[where_dim:], given and given.what, pathwise)
 
             logit = infer(params, "presence", jnp.concatenate([what, where, both]))[0] + config.propagation_bias
@@ -265,7 +289,7 @@ def make(config: Config) -> Sequential:
             return (relation, last), (Objects(presence, where, what), temporal, scores, probability)
 
         start = params["inference"]["initial_state"]["relation"], jnp.zeros(latents)
-        each = (*state.objects, state.temporal, noise, uniform, given)
+        each = (*state.objects, state.velocity, state.temporal, noise, uniform, given)
         _, (objects, temporal, scores, probability) = lax.scan(one, start, each)
         before = state.objects.presence
         discrete = before @ scores["presence"]
@@ -318,8 +342,8 @@ def make(config: Config) -> Sequential:
         nothing = Objects(jnp.zeros(slots), jnp.zeros((slots, where_dim)), jnp.zeros((slots, config.what_dim)))
         temporal = jnp.broadcast_to(params["inference"]["initial_state"]["temporal"], (slots, hidden))
         dynamics = jnp.broadcast_to(params["generative"]["initial_state"]["dynamics"], (slots, hidden))
-        no_one = jnp.full(slots, -1, jnp.int32)
-        return State(nothing, no_one, jnp.zeros((), jnp.int32), temporal, dynamics, jnp.ones(()))
+        no_one, none = jnp.full(slots, -1, jnp.int32), jnp.zeros((), jnp.int32)
+        return State(nothing, jnp.zeros((slots, where_dim)), no_one, none, temporal, dynamics, jnp.ones(()))
 
     def step(
         params, key: Array, state: State, x: Array, hparams: dict, *, z: Frame | None = None, pathwise: bool = True
@@ -423,6 +447,7 @@ def _networks(config: Config) -> tuple[dict, dict]:
     """The modules of either part of the parameters, and the shapes of their inputs."""
     hidden, where_dim, what_dim = config.hidden, config.scene.where_dim, config.what_dim
     latents = where_dim + what_dim
+    moved = where_dim if config.motion == "velocity" else 0
     glimpse, conv = config.scene.glimpse_shape, config.network == "conv"
     layers = () if conv else (hidden,)
     inference = {
@@ -461,7 +486,7 @@ def _networks(config: Config) -> tuple[dict, dict]:
         "latent_encoder": latents,
         "discovery": 2 * hidden + latents,
         "discovery_statistics": hidden,
-        "proposal": where_dim + hidden,
+        "proposal": where_dim + moved + hidden,
         "relation": 2 * hidden + 2 * latents,
         "where": where_dim + hidden,
         "temporal_input": 2 * hidden + where_dim,
@@ -470,7 +495,7 @@ def _networks(config: Config) -> tuple[dict, dict]:
         "what_change": 2 * hidden,
         "presence": latents + 2 * hidden,
         "dynamics": latents,
-        "dynamics_statistics": hidden,
+        "dynamics_statistics": 2 * moved + hidden,
         "decoder": what_dim,
     }
     return {"generative": generative, "inference": inference}, inputs
@@ -481,11 +506,11 @@ def _draw(q, noise: Array, given: Array | None, pathwise: bool) -> Array:
     return sample if pathwise else lax.stop_gradient(sample)
 
 
-def _gated(encoded: Array, change: Array, before: Array):
+def _gated(encoded: Array, change: Array, before: Array, bias: float):
     """q(z_t^what | ...): the appearance before, that of the glimpse, and what the RNNs make of it, each with a gate."""
     dim = before.shape[-1]
     temporal, gates = jnp.split(change, [2 * dim])
-    forget, take, mix = jnp.split(nn.sigmoid(gates + 1.0), 3)
+    forget, take, mix = jnp.split(nn.sigmoid(gates + bias), 3)
     seen, moved = statistics(encoded, 0.5), statistics(temporal, 0.5)
     loc = forget * before + (1 - take) * seen.loc + (1 - mix) * moved.loc
     scale = (1 - take) * seen.scale + (1 - mix) * moved.scale + 1e-2
