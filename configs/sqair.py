@@ -31,6 +31,9 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config.train.cpu_devices = 2
     config.evaluate.update(num_particles=1_000, particle_chunk=20, num_examples=200)
     config.evaluate.given_frames = 3  # frames seen before the others are imagined
+    config.evaluate.draws = (
+        10  # of q, the likeliest of which has figures of its own at the end, '..._of_10'; 1: no such
+    )
     config.evaluate.addition_steps = 10_000  # the paper: 1e7
     if variant == "any_time":
         config.data.appear = "any_time"
@@ -68,8 +71,10 @@ def model() -> ConfigDict:
     c.output_std = 0.3  # std of the Gaussian likelihood
     c.reach = 1.5  # largest shift of a glimpse's centre, the canvas' sides being at +-1 (authors' release: 1); above 1,
     # objects that leave keep their look and their path out of view, and come back as themselves
-    c.motion = "velocity"  # what p and q expect of objects before they have learnt: 'velocity', that they go on as in the
-    # last frame, or 'position', that they stay (authors' release)
+    c.motion = (
+        "velocity"  # what p and q at first expect of objects: 'velocity', that they go on as in the last frame, or
+    )
+    # 'position', that they stay (authors' release)
     c.what_bias = 3.0  # initial logit of the gates by which q keeps the look of an object (authors' release: 1)
     c.discovery_prior = "annealed"  # of the number of new objects: 'annealed', or 'learned' from that of the old ones
     c.rediscovery_factor = 1e-6  # 'annealed': of presence_prior after the first frame, where new objects are unlikely

@@ -63,15 +63,22 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         x, keys = read(image, keys)
         return jax.vmap(model.trace, (None, 0, 0, None))(params, keys, x, annealed)
 
-    @jax.jit
-    def look(params: dict, image: Array, keys: Array) -> dict:
-        traces = trace(params, image, keys)
+    def likeliest(params: dict, image: Array, keys: Array) -> Any:
+        """Of config.evaluate.draws of q, that of the largest weight."""
+        x, keys = read(image, keys)
+        traces = targets.trace_particles(model, params, keys, x, annealed, config.evaluate.draws)
+        best = jnp.argmax(targets.log_w(traces), axis=1)
+        return jax.tree.map(lambda leaf: jax.vmap(lambda draws, at: draws[at])(leaf, best), traces)
+
+    def seen_in(traces: Any) -> dict:
         return sequences.densities(traces) | {
             "found": traces.outputs["objects"].presence,
             "discovered": jnp.sum(traces.z.discovered.presence, -1),
             "identity": traces.outputs["identity"],
             "extents": traces.outputs["extents"],
         }
+
+    look, look_well = (jax.jit(lambda *args, of=of: seen_in(of(*args))) for of in (trace, likeliest))
 
     @jax.jit
     def reconstruct(params: dict, image: Array, keys: Array) -> dict:
@@ -103,17 +110,30 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
         ``count_accuracy`` is over all frames, ``count_accuracy_t`` of each; ``discovered_t`` the new objects of each.
         ``rediscovered`` is how many more objects of a sequence were new after its first frame than there truly were.
-        Tracking (final, with the extra ``tracking``) is of the objects in view, found or true. ``final`` adds the IWAE
-        bound, too, the errors of imagined frames and, unless config.evaluate.addition_steps is 0, how well a classifier
-        adds the digits of a frame from its latents.
+        Tracking (final, with the extra ``tracking``) is of the objects in view, found or true. All these are of one
+        draw of q; ``final`` adds those of the likeliest of config.evaluate.draws (names end in ``_of_10``), the IWAE
+        bound, the errors of imagined frames and, unless config.evaluate.addition_steps is 0, how well a classifier adds
+        the digits of a frame from its latents.
         """
         look_key, *keys = jax.random.split(key, 4)
-        size = config.evaluate.batch_size
+        size, draws = config.evaluate.batch_size, config.evaluate.draws
         seen = in_batches(look, params, split["image"], look_key, size)
         figures = {name: float(np.mean(seen[name])) for name in ("elbo", "log_likelihood", "kl")}
         figures["discovered_t"] = np.mean(seen["discovered"], 0).tolist()
         if counted:
             figures["rediscovered"] = float(np.sum((figures["discovered_t"] - born(split))[1:]))
+        figures |= judged(seen, split, final)
+        if final and draws > 1 and (counted or "boxes" in split):
+            seen = in_batches(look_well, params, split["image"], look_key, size)
+            figures |= {f"{name}_of_{draws}": value for name, value in judged(seen, split, final).items()}
+        if final:
+            figures |= sequences.final_figures(bound, foresee, encode, params, data.train, split, keys, config.evaluate)
+        return figures
+
+    def judged(seen: dict, split: dict, final: bool) -> dict[str, Any]:
+        """Figures of what was `look`ed at, where the split says what is there."""
+        figures = {}
+        if counted:
             right = seen["found"].sum(-1) == split["count"]
             figures["count_accuracy"] = float(np.mean(right))
             figures["count_accuracy_t"] = np.mean(right, 0).tolist()
@@ -125,8 +145,6 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             if final and tracking.available():
                 found = (seen["found"] > 0) & in_view(seen["extents"], split["image"].shape[2:4])
                 figures |= tracking.evaluate(seen["extents"], found, seen["identity"], split["boxes"], there)
-        if final:
-            figures |= sequences.final_figures(bound, foresee, encode, params, data.train, split, keys, config.evaluate)
         return figures
 
     def figures(params: dict, split: dict, key: Array, evaluated: dict) -> dict[str, Any]:
@@ -216,6 +234,8 @@ def check(config: ConfigDict, data: loader.Data) -> None:
             f"frames hold up to {most} objects, model.num_objects={config.model.num_objects}: set it higher"
         )
     sequences.check(config.evaluate, data.test["image"])
+    if config.evaluate.draws < 1:
+        raise UserError(f"evaluate.draws={config.evaluate.draws} must be at least 1")
     curriculum.check(config.curriculum, data.test["image"].shape[1], config.train.num_steps)
     addition.check(config.evaluate, data.test)
     evaluation.check_scheduled(config.model, SCHEDULED)
