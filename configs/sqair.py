@@ -41,7 +41,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
     if variant in ("paper", "conv"):
         config.model.hidden = 256 if variant == "paper" else 128
         config.model.network = "mlp" if variant == "paper" else "conv"
-        config.model.update(discovery_prior="learned", motion="position", what_bias=1.0)
+        config.model.update(discovery_prior="learned", motion="position", what_bias=1.0, what_step=0.0)
         config.model.update(reach=1.0, scale_std=1.0)
         config.model.presence_margin.update(start=1e-4, steps=0)
         config.optimizer.update(name="rmsprop", learning_rate=1e-5, clip_norm=0.0)
@@ -71,11 +71,10 @@ def model() -> ConfigDict:
     c.output_std = 0.3  # std of the Gaussian likelihood
     c.reach = 1.5  # largest shift of a glimpse's centre, the canvas' sides being at +-1 (authors' release: 1); above 1,
     # objects that leave keep their look and their path out of view, and come back as themselves
-    c.motion = (
-        "velocity"  # what p and q at first expect of objects: 'velocity', that they go on as in the last frame, or
-    )
-    # 'position', that they stay (authors' release)
+    c.motion = "velocity"  # what tells where objects go: 'velocity', that of the last frame, and RNNs, or 'position',
+    # RNNs alone (authors' release)
     c.what_bias = 3.0  # initial logit of the gates by which q keeps the look of an object (authors' release: 1)
+    c.what_step = 0.1  # most that p lets a dimension of the look change from frame to frame, mean and std; 0: any
     c.discovery_prior = "annealed"  # of the number of new objects: 'annealed', or 'learned' from that of the old ones
     c.rediscovery_factor = 1e-6  # 'annealed': of presence_prior after the first frame, where new objects are unlikely
     # (in the authors' release about 5e-5; where they come at any time, use 1)

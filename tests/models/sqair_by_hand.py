@@ -95,11 +95,11 @@ def densities(config, params, x, presence_prior, z):
 
             if config.motion == "velocity":
                 moving = np.r_[before.where, before.velocity]
-                proposal = before.where + before.velocity + mlp(inference["proposal"], np.r_[moving, before.temporal])
-                nearby, expected, known = proposal, before.where + before.velocity, np.r_[moving, before.dynamics]
+                proposal = before.where + mlp(inference["proposal"], np.r_[moving, before.temporal])
+                nearby, known = proposal, np.r_[moving, before.dynamics]
             else:
                 proposal = before.where + 0.1 * mlp(inference["proposal"], np.r_[before.where, before.temporal])
-                nearby, expected, known = before.where, before.where, before.dynamics
+                nearby, known = before.where, before.dynamics
             encoding = encode("glimpse_encoder", read(config, image, proposal))
             seen = np.r_[encoding, before.what, before.where, before.temporal, last]
             relation = simple_cell(inference["relation"], relation, seen)
@@ -117,8 +117,10 @@ def densities(config, params, x, presence_prior, z):
             raw = mlp(generative["dynamics_statistics"], known)
             where_raw, what_raw, logit = np.split(raw, [2 * where_dim, 2 * (where_dim + config.what_dim)])
             shift, scale = statistics(where_raw, 0.3)
-            log_p += normal(where, expected + shift, scale)
-            change, scale = statistics(what_raw, 0.1)
+            log_p += normal(where, before.where + shift, scale)
+            change, scale = statistics(what_raw, config.what_step or 0.3)
+            if config.what_step:
+                change, scale = (config.what_step * np.tanh(each / config.what_step) for each in (change, scale))
             log_p += normal(what, before.what + change, scale)
             log_p += bernoulli(presence_probability(logit[0] + config.propagation_prior_bias), stays)
 

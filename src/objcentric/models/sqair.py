@@ -23,9 +23,11 @@ From the release, or so that the parameters are as many as in table 5.D.1:
 
 Ours, where the config says so:
 
-- ``motion="velocity"``: an object's last displacement is part of the state. The proposal, and p of propagation, are
-  centred on the place before plus the displacement; the networks that correct them know both; q is centred on the
-  proposal. Without it, dynamics are learnt so slowly that objects swap identities where they meet.
+- ``motion="velocity"``: an object's last displacement is part of the state, and known to the networks that propose
+  where it is and of which p of propagation is made; where of q is centred on the proposal. RNNs alone learn so slowly
+  how objects move that these swap identities where they meet.
+- ``what_step``: p lets the look of an object change by a little only, or else it learns that looks are re-drawn in
+  every frame: objects then swap identities at little cost, and those that are imagined become others.
 - The prior of the number of new objects may be annealed instead of learned (``discovery_prior``), and the centres of
   glimpses may leave the canvas (``reach``).
 """
@@ -43,7 +45,7 @@ from jax import Array, lax
 from objcentric import distributions
 from objcentric.errors import UserError
 from objcentric.models.model import Model, Sequential, Step, check_fields, unroll
-from objcentric.models.scene import Scene, statistics
+from objcentric.models.scene import Scene, Statistics, statistics
 from objcentric.nn.activations import elu
 from objcentric.nn.cnn import CNN, SubpixelCNN
 from objcentric.nn.mlp import MLP
@@ -78,6 +80,7 @@ class Config:
     reach: float = 1.0
     motion: str = "velocity"
     what_bias: float = 3.0
+    what_step: float = 0.1
     discovery_prior: str = "annealed"
     rediscovery_factor: float = 1.0
     discovery_bias: float = 1.0
@@ -89,6 +92,8 @@ class Config:
     def __post_init__(self):
         positive = ("num_objects", "what_dim", "hidden", "decoder_hidden", "num_frames", "rediscovery_factor")
         check_fields(self, choices=_CHOICES, positive=positive)
+        if self.what_step < 0:
+            raise UserError(f"model.what_step={self.what_step}: use 0 or more")
         for kind in ("encoder", "decoder"):
             features, strides = (getattr(self, f"{kind}_{name}") for name in ("features", "strides"))
             if len(features) != len(strides) or min(features + strides, default=0) < 1:
@@ -196,15 +201,15 @@ def make(config: Config) -> Sequential:
     def propagation_prior(params, state: State, margin: Array):
         """p(z_t^P | z_{t-1}) of every slot (eqs. 5.9, 5.10): Gaussians centred on the latents before, and presence."""
         before, known = state.objects, state.dynamics
-        expected = before.where
         if config.motion == "velocity":
             known = jnp.concatenate([before.where, state.velocity, state.dynamics], -1)
-            expected += state.velocity
         raw = apply(params, "generative", "dynamics_statistics", known)
         where_raw, what_raw, presence = jnp.split(raw, [2 * where_dim, 2 * latents], axis=-1)
-        where, what = statistics(where_raw, 0.3), statistics(what_raw, 0.1)
+        where, what = statistics(where_raw, 0.3), statistics(what_raw, config.what_step or 0.3)
+        if config.what_step:
+            what = Statistics(*(config.what_step * nn.tanh(each / config.what_step) for each in what))
         return (
-            distributions.normal(expected + where.loc, where.scale),
+            distributions.normal(before.where + where.loc, where.scale),
             distributions.normal(before.what + what.loc, what.scale),
             distributions.bernoulli(presence[:, 0] + config.propagation_prior_bias, margin),
         )
@@ -251,7 +256,7 @@ def make(config: Config) -> Sequential:
             relation, last = carry
             before, where_before, what_before, velocity, temporal, noise, uniform, given = slot
             if config.motion == "velocity":
-                offset = velocity + infer(params, "proposal", jnp.concatenate([where_before, velocity, temporal]))
+                offset = infer(params, "proposal", jnp.concatenate([where_before, velocity, temporal]))
             else:
                 offset = 0.1 * infer(params, "proposal", jnp.concatenate([where_before, temporal]))
             proposal = where_before + offset
