@@ -31,9 +31,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config.train.cpu_devices = 2
     config.evaluate.update(num_particles=1_000, particle_chunk=20, num_examples=200)
     config.evaluate.given_frames = 3  # frames seen before the others are imagined
-    config.evaluate.draws = (
-        10  # of q, the likeliest of which has figures of its own at the end, '..._of_10'; 1: no such
-    )
+    config.evaluate.draws = 10  # of q; the likeliest has figures of its own at the end, "..._of_10"; 1: no such
     config.evaluate.addition_steps = 10_000  # the paper: 1e7
     if variant == "any_time":
         config.data.appear = "any_time"
@@ -41,8 +39,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
     if variant in ("paper", "conv"):
         config.model.hidden = 256 if variant == "paper" else 128
         config.model.network = "mlp" if variant == "paper" else "conv"
-        config.model.update(discovery_prior="learned", motion="position", what_bias=1.0, what_step=0.0)
-        config.model.update(reach=1.0, scale_std=1.0)
+        config.model.update(discovery_prior="learned", motion="position", reach=1.0, scale_std=1.0)
         config.model.presence_margin.update(start=1e-4, steps=0)
         config.optimizer.update(name="rmsprop", learning_rate=1e-5, clip_norm=0.0)
         config.optimizer.update(decay="stairs", stairs_at=(400_000, 1_000_000), stairs_to=(1 / 3, 0.1))
@@ -73,8 +70,6 @@ def model() -> ConfigDict:
     # objects that leave keep their look and their path out of view, and come back as themselves
     c.motion = "velocity"  # what tells where objects go: 'velocity', that of the last frame, and RNNs, or 'position',
     # RNNs alone (authors' release)
-    c.what_bias = 3.0  # initial logit of the gates by which q keeps the look of an object (authors' release: 1)
-    c.what_step = 0.1  # most that p lets a dimension of the look change from frame to frame, mean and std; 0: any
     c.discovery_prior = "annealed"  # of the number of new objects: 'annealed', or 'learned' from that of the old ones
     c.rediscovery_factor = 1e-6  # 'annealed': of presence_prior after the first frame, where new objects are unlikely
     # (in the authors' release about 5e-5; where they come at any time, use 1)

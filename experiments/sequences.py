@@ -42,6 +42,8 @@ def densities(trace: Trace) -> dict[str, Array]:
 def foresee(sequential: Sequential, hparams: dict, given: int, drawn: Callable, read: Callable) -> Callable:
     """``(params, image [B, T, ...], keys [B]) -> frames [B, T, ...]``: ``given`` as q sees them, then from the prior.
 
+    Those of the prior come twice: ``sampled`` and ``likely``, at the temperatures 1 and 0.
+
     Args:
       drawn: ``(state, mean) -> dict``, what is kept of a frame.
       read: see `reader`.
@@ -53,15 +55,20 @@ def foresee(sequential: Sequential, hparams: dict, given: int, drawn: Callable, 
             step = sequential.step(params, inputs[0], state, inputs[1], hparams)
             return step.state, drawn(step.state, step.outputs["mean"])
 
-        def imagine(state: Any, key: Array) -> tuple[Any, dict]:
-            state, _, mean = sequential.imagine(params, key, state, hparams)
-            return state, drawn(state, mean)
-
         def one(key: Array, x: Array) -> dict:
             keys = jax.random.split(key, len(x))
             state, seen = jax.lax.scan(see, sequential.start(params), (keys[:given], x[:given]))
-            _, imagined = jax.lax.scan(imagine, state, keys[given:])
-            return jax.tree.map(lambda *frames: jnp.concatenate(frames), seen, imagined)
+
+            def go_on(temperature: float) -> dict:
+                def imagine(state: Any, key: Array) -> tuple[Any, dict]:
+                    at = hparams | {"temperature": temperature}
+                    state, _, mean = sequential.imagine(params, key, state, at)
+                    return state, drawn(state, mean)
+
+                imagined = jax.lax.scan(imagine, state, keys[given:])[1]
+                return jax.tree.map(lambda *frames: jnp.concatenate(frames), seen, imagined)
+
+            return {"sampled": go_on(1.0), "likely": go_on(0.0)}
 
         x, keys = read(image, keys)
         return jax.vmap(one)(keys, x)
@@ -91,16 +98,19 @@ def dream(sequential: Sequential, hparams_of: Callable, num_frames: int, drawn: 
     return dream
 
 
-def prediction_errors(imagined: np.ndarray, image: np.ndarray, given: int) -> dict[str, float | list[float]]:
+def prediction_errors(
+    sampled: np.ndarray, likely: np.ndarray, image: np.ndarray, given: int
+) -> dict[str, float | list[float]]:
     """Mean squared errors, per pixel in [0, 1], of the frames after the ``given`` ones.
 
-    ``imagined_error`` is that of the frames ``imagined [M, T, ...]`` by the prior, ``copied_error`` that of the last
-    given frame in their place; ``image`` is uint8 ``[M, T, ...]``. Those that end in ``_t`` are of each frame, and
-    ``next_frame_error`` is of the first.
+    ``imagined_error`` is that of ``sampled [M, T, ...]`` frames of the prior, ``likely_error`` of its ``likely`` ones;
+    ``copied_error`` that of the last given frame in their place, ``black_error`` of black ones; ``image`` is uint8
+    ``[M, T, ...]``. Those that end in ``_t`` are of each frame, and ``next_frame_error`` is of the first sampled one.
     """
     future, last = image[:, given:] / 255, image[:, given - 1 : given] / 255
     figures = {}
-    for name, frames in (("imagined_error", imagined[:, given:]), ("copied_error", last)):
+    guesses = {"imagined": sampled[:, given:], "likely": likely[:, given:], "copied": last, "black": np.zeros(())}
+    for name, frames in ((f"{guess}_error", frames) for guess, frames in guesses.items()):
         errors = np.square(frames - future)
         figures[name] = float(np.mean(errors))
         figures[f"{name}_t"] = np.mean(errors, axis=(0, *range(2, errors.ndim))).tolist()
@@ -128,9 +138,9 @@ def final_figures(
     """
     few = split["image"][: c.num_examples]
     values = in_batches(bound, params, few, keys[0], c.batch_size)
-    imagined = in_batches(foresee, params, few, keys[1], c.batch_size)["mean"]
+    imagined = in_batches(foresee, params, few, keys[1], c.batch_size)
     figures = {f"iwae_{c.num_particles}": float(np.mean(values["iwae"]))}
-    figures |= prediction_errors(imagined, few, c.given_frames)
+    figures |= prediction_errors(*(imagined[guess]["mean"] for guess in ("sampled", "likely")), few, c.given_frames)
     if c.addition_steps:
         figures["addition_accuracy"] = addition.evaluate(encode, params, train, split, keys[2], c)
     return figures

@@ -159,7 +159,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         title = "any number of objects, in the first frame"
         return {
             **sequences.pictures("tracking", [inputs, strip("SQAIR", seen)]),
-            **sequences.pictures("imagined", [inputs, strip("SQAIR", imagined)], names),
+            **sequences.pictures("imagined", [inputs, *(strip(name, imagined[name]) for name in imagined)], names),
             **sequences.pictures("samples", [strip("prior", samples)], title=title),
         }
 

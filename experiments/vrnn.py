@@ -81,12 +81,12 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         few, size = sequences.worth_showing(split["image"], config.evaluate.num_pictures), config.evaluate.batch_size
         inputs = Strip("input", few)
         seen = in_batches(reconstruct, params, few, look_key, size)
-        imagined = in_batches(foresee, params, few, imagine_key, size)["mean"]
+        imagined = in_batches(foresee, params, few, imagine_key, size)
         dreamt = jax.device_get(dream(params, jax.random.split(dream_key, len(few))))["mean"]
         names = sequences.frame_names(num_frames, given)
         return {
             **sequences.pictures("reconstructions", [inputs, Strip("VRNN", seen)]),
-            **sequences.pictures("imagined", [inputs, Strip("VRNN", imagined)], names),
+            **sequences.pictures("imagined", [inputs, *(Strip(n, imagined[n]["mean"]) for n in imagined)], names),
             **sequences.pictures("samples", [Strip("prior", dreamt)]),
         }
 

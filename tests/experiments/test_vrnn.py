@@ -121,24 +121,29 @@ def test_data_without_digits():
 
 
 def counter():
-    """A model whose state counts: seen frames add 1, imagined ones ``hparams``; a frame's mean is the sum."""
+    """A model whose state counts: seen frames add 1, imagined ones all ``hparams``; a frame's mean is the sum."""
     step = lambda params, key, state, x, hparams: Step(state + 1, None, 0, 0, 0, {"mean": state + 1})  # noqa: E731
-    imagine = lambda params, key, state, hparams: (state + hparams, None, state + hparams)  # noqa: E731
+
+    def imagine(params, key, state, hparams):
+        state += sum(hparams.values())
+        return state, None, state
+
     return Sequential(None, lambda params: jnp.zeros(()), step, imagine)
 
 
 def test_given_frames_are_seen_and_others_imagined():
     drawn = lambda state, mean: {"mean": mean, "state": state}  # noqa: E731
     keys, x = jax.random.split(jax.random.key(0), 2), np.zeros((2, 5, 1, 1, 1), np.uint8)
-    frames = shared.foresee(counter(), 10.0, 2, drawn, shared.reader("gaussian"))({}, x, keys)
-    np.testing.assert_array_equal(frames["mean"], [[1, 2, 12, 22, 32]] * 2)
-    np.testing.assert_array_equal(frames["state"], frames["mean"])
+    guesses = shared.foresee(counter(), {"a": 10.0}, 2, drawn, shared.reader("gaussian"))({}, x, keys)
+    for guess, frames in (("likely", [1, 2, 12, 22, 32]), ("sampled", [1, 2, 13, 24, 35])):
+        np.testing.assert_array_equal(guesses[guess]["mean"], [frames] * 2)
+        np.testing.assert_array_equal(guesses[guess]["state"], [frames] * 2)
     assert shared.frame_names(5, 2) == ("given 1", "given 2", "imagined 3", "imagined 4", "imagined 5")
 
 
 def test_dreams_follow_settings_of_their_own():
     drawn = lambda state, mean: {"mean": mean}  # noqa: E731
-    dream = shared.dream(counter(), lambda state: jnp.where(state > 0, 2.0, 5.0), 4, drawn)
+    dream = shared.dream(counter(), lambda state: {"a": jnp.where(state > 0, 2.0, 5.0)}, 4, drawn)
     np.testing.assert_array_equal(dream({}, jax.random.split(jax.random.key(0), 2))["mean"], [[5, 7, 9, 11]] * 2)
 
 
@@ -146,9 +151,10 @@ def test_prediction_errors():
     """Frames get brighter by 51 of 255; those imagined lag by one."""
     image = np.zeros((2, 5, 3, 3, 1), np.uint8) + 51 * np.arange(5, dtype=np.uint8)[:, None, None, None]
     imagined = np.roll(image, 1, axis=1) / 255
-    errors = shared.prediction_errors(imagined, image, 3)
+    errors = shared.prediction_errors(imagined, image / 255, image, 3)
     assert errors["imagined_error"] == pytest.approx(0.2**2)
     assert errors["copied_error"] == pytest.approx((0.2**2 + 0.4**2) / 2)
+    assert errors["likely_error"] == 0 and errors["black_error"] == pytest.approx((0.6**2 + 0.8**2) / 2)
     assert errors["imagined_error_t"] == pytest.approx([0.2**2, 0.2**2])
     assert errors["copied_error_t"] == pytest.approx([0.2**2, 0.4**2])
     assert errors["next_frame_error"] == pytest.approx(0.2**2)

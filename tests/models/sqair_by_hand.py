@@ -109,7 +109,7 @@ def densities(config, params, x, presence_prior, z):
             encoding = encode("glimpse_encoder", read(config, image, where))
             moved = elu(mlp(inference["temporal_input"], np.r_[encoding, where, relation]))
             temporal = gru(inference["temporal"], before.temporal, moved)
-            log_q += normal(what, *appearance(config, inference, encoding, relation, temporal, before.what))
+            log_q += normal(what, *appearance(inference, encoding, relation, temporal, before.what))
 
             logit = mlp(inference["presence"], np.r_[what, where, relation, temporal])[0]
             log_q_discrete += bernoulli(presence_probability(logit + config.propagation_bias), stays)
@@ -118,9 +118,7 @@ def densities(config, params, x, presence_prior, z):
             where_raw, what_raw, logit = np.split(raw, [2 * where_dim, 2 * (where_dim + config.what_dim)])
             shift, scale = statistics(where_raw, 0.3)
             log_p += normal(where, before.where + shift, scale)
-            change, scale = statistics(what_raw, config.what_step or 0.3)
-            if config.what_step:
-                change, scale = (config.what_step * np.tanh(each / config.what_step) for each in (change, scale))
+            change, scale = statistics(what_raw, 0.3)
             log_p += normal(what, before.what + change, scale)
             log_p += bernoulli(presence_probability(logit[0] + config.propagation_prior_bias), stays)
 
@@ -173,10 +171,10 @@ def densities(config, params, x, presence_prior, z):
     return log_p, log_q + log_q_discrete, log_q_discrete, np.array(means)
 
 
-def appearance(config, inference, encoding, relation, temporal, before):
+def appearance(inference, encoding, relation, temporal, before):
     """q(z_t^what | ...) of a propagated object: three sources, each with a gate."""
     change = mlp(inference["what_change"], np.r_[relation, temporal])
-    forget, take, mix = np.split(expit(change[2 * before.size :] + config.what_bias), 3)
+    forget, take, mix = np.split(expit(change[2 * before.size :] + 1), 3)
     seen, seen_scale = statistics(mlp(inference["what"], encoding), 0.5)
     moved, moved_scale = statistics(change[: 2 * before.size], 0.5)
     loc = forget * before + (1 - take) * seen + (1 - mix) * moved

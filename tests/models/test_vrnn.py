@@ -183,6 +183,16 @@ def test_imagined_frames_follow_their_means():
     np.testing.assert_allclose(scorer("mlp")(means, z).outputs["mean"], means, atol=1e-6)
 
 
+def test_the_likeliest_frames_are_those_of_the_priors_mean():
+    sequential, params, _ = setup("mlp")
+    keys, state = jax.random.split(jax.random.key(1), 2), sequential.start(params)
+    drawn = [sequential.imagine(params, key, state, {"temperature": t})[1] for key in keys for t in (0.0, 1.0)]
+    np.testing.assert_array_equal(drawn[0], drawn[2])
+    assert np.abs(drawn[1] - drawn[3]).min() > 0
+    middle = [sequential.imagine(params, keys[0], state, {"temperature": t})[1] for t in (-1.0, 1.0)]
+    np.testing.assert_allclose(np.mean(middle, 0), drawn[0], atol=1e-6)
+
+
 def test_generated_frames_follow_those_before():
     """Frames are the means of a model that has seen the frames before, and noise."""
     sequential, params, _ = setup("mlp")

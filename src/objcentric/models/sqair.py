@@ -26,8 +26,6 @@ Ours, where the config says so:
 - ``motion="velocity"``: an object's last displacement is part of the state, and known to the networks that propose
   where it is and of which p of propagation is made; where of q is centred on the proposal. RNNs alone learn so slowly
   how objects move that these swap identities where they meet.
-- ``what_step``: p lets the look of an object change by a little only, or else it learns that looks are re-drawn in
-  every frame: objects then swap identities at little cost, and those that are imagined become others.
 - The prior of the number of new objects may be annealed instead of learned (``discovery_prior``), and the centres of
   glimpses may leave the canvas (``reach``).
 """
@@ -45,7 +43,7 @@ from jax import Array, lax
 from objcentric import distributions
 from objcentric.errors import UserError
 from objcentric.models.model import Model, Sequential, Step, check_fields, unroll
-from objcentric.models.scene import Scene, Statistics, statistics
+from objcentric.models.scene import Scene, statistics
 from objcentric.nn.activations import elu
 from objcentric.nn.cnn import CNN, SubpixelCNN
 from objcentric.nn.mlp import MLP
@@ -79,8 +77,6 @@ class Config:
     output_std: float = 0.3
     reach: float = 1.0
     motion: str = "velocity"
-    what_bias: float = 3.0
-    what_step: float = 0.1
     discovery_prior: str = "annealed"
     rediscovery_factor: float = 1.0
     discovery_bias: float = 1.0
@@ -92,8 +88,6 @@ class Config:
     def __post_init__(self):
         positive = ("num_objects", "what_dim", "hidden", "decoder_hidden", "num_frames", "rediscovery_factor")
         check_fields(self, choices=_CHOICES, positive=positive)
-        if self.what_step < 0:
-            raise UserError(f"model.what_step={self.what_step}: use 0 or more")
         for kind in ("encoder", "decoder"):
             features, strides = (getattr(self, f"{kind}_{name}") for name in ("features", "strides"))
             if len(features) != len(strides) or min(features + strides, default=0) < 1:
@@ -205,9 +199,7 @@ def make(config: Config) -> Sequential:
             known = jnp.concatenate([before.where, state.velocity, state.dynamics], -1)
         raw = apply(params, "generative", "dynamics_statistics", known)
         where_raw, what_raw, presence = jnp.split(raw, [2 * where_dim, 2 * latents], axis=-1)
-        where, what = statistics(where_raw, 0.3), statistics(what_raw, config.what_step or 0.3)
-        if config.what_step:
-            what = Statistics(*(config.what_step * nn.tanh(each / config.what_step) for each in what))
+        where, what = statistics(where_raw, 0.3), statistics(what_raw, 0.3)
         return (
             distributions.normal(before.where + where.loc, where.scale),
             distributions.normal(before.what + what.loc, what.scale),
@@ -274,8 +266,7 @@ def make(config: Config) -> Sequential:
             new_temporal, _ = infer(params, "temporal", temporal, moved)  # eq. 5.15
 
             both = jnp.concatenate([new_relation, new_temporal])
-            sources = infer(params, "what", encoding), infer(params, "what_change", both), what_before
-            what_q = _gated(*sources, config.what_bias)
+            what_q = _gated(infer(params, "what", encoding), infer(params, "what_change", both), what_before)
             what = _draw(what_q, noise[where_dim:], given and given.what, pathwise)
 
             logit = infer(params, "presence", jnp.concatenate([what, where, both]))[0] + config.propagation_bias
@@ -408,17 +399,25 @@ def make(config: Config) -> Sequential:
         )
 
     def imagine(params, key: Array, state: State, hparams: dict) -> tuple[State, Frame, Array]:
-        """The latents of the next frame from the prior, and its mean image."""
-        keys = jax.random.split(key, 5)
+        """The latents of the next frame from the prior, and its mean image.
+
+        Args:
+          hparams: as of `step`, and maybe ``temperature``: 1 draws, 0 takes what is likeliest of each variable.
+        """
+        keys, temperature = jax.random.split(key, 5), hparams.get("temperature", 1.0)
         where_p, what_p, presence_p = propagation_prior(params, state, hparams["presence_margin"])
-        presence = (jax.random.uniform(keys[0], (slots,)) < presence_p.probs) * state.objects.presence
-        where, what = jnp.split(jax.random.normal(keys[1], (slots, latents)), [where_dim], axis=-1)
+        uniform = 0.5 + temperature * (jax.random.uniform(keys[0], (slots,)) - 0.5)
+        presence = (uniform < presence_p.probs) * state.objects.presence
+        where, what = jnp.split(temperature * jax.random.normal(keys[1], (slots, latents)), [where_dim], axis=-1)
         propagated = Objects(presence, where_p.loc + where_p.scale * where, what_p.loc + what_p.scale * what)
         number = discovery_log_prob(params, state, jnp.sum(presence), hparams["presence_prior"])
+        number = jnp.argmax(number + temperature * jax.random.gumbel(keys[2], number.shape))
         free = 1 - presence
-        new = free * (jnp.cumsum(free) <= jax.random.categorical(keys[2], number))
-        where = scene.where_prior.sample(seed=keys[3], sample_shape=slots)
-        what = what_prior.sample(seed=keys[4], sample_shape=slots)
+        new = free * (jnp.cumsum(free) <= number)
+        where, what = (
+            distributions.normal(prior.loc, temperature * prior.scale).sample(seed=key, sample_shape=slots)
+            for prior, key in ((scene.where_prior, keys[3]), (what_prior, keys[4]))
+        )
         z = Frame(propagated, Objects(new, where, what))
         after = advance(params, state, z)
         return after, z, scene.place(decode(params, after.objects), after.objects.where)
@@ -511,11 +510,11 @@ def _draw(q, noise: Array, given: Array | None, pathwise: bool) -> Array:
     return sample if pathwise else lax.stop_gradient(sample)
 
 
-def _gated(encoded: Array, change: Array, before: Array, bias: float):
+def _gated(encoded: Array, change: Array, before: Array):
     """q(z_t^what | ...): the appearance before, that of the glimpse, and what the RNNs make of it, each with a gate."""
     dim = before.shape[-1]
     temporal, gates = jnp.split(change, [2 * dim])
-    forget, take, mix = jnp.split(nn.sigmoid(gates + bias), 3)
+    forget, take, mix = jnp.split(nn.sigmoid(gates + 1.0), 3)
     seen, moved = statistics(encoded, 0.5), statistics(temporal, 0.5)
     loc = forget * before + (1 - take) * seen.loc + (1 - mix) * moved.loc
     scale = (1 - take) * seen.scale + (1 - mix) * moved.scale + 1e-2

@@ -181,15 +181,17 @@ def make(config: Config) -> Sequential:
         x = show(mean)
         return State(lstm, describe(params, x), features), (z, mean, x)
 
-    def draw(key: Array) -> Callable:
-        return lambda prior: prior.loc + prior.scale * jax.random.normal(key, (config.latent_dim,))
+    def draw(key: Array, temperature: float | Array = 1.0) -> Callable:
+        return lambda prior: prior.loc + temperature * prior.scale * jax.random.normal(key, (config.latent_dim,))
 
     def imagine(params, key: Array, state: State, hparams: dict) -> tuple[State, Array, Array]:
         """The latents of the next frame from the prior, and its mean; what follows it follows this mean.
 
-        Frames have no noise such as the likelihood allows for, and after frames with noise the model is lost.
+        Frames have no noise such as the likelihood allows for, and after frames with noise the model is lost. Where
+        ``hparams`` has a ``temperature``, 0 takes the mean of the latents in place of a draw.
         """
-        state, (z, mean, _) = from_prior(params, state, draw(key), lambda mean: mean)
+        temperature = hparams.get("temperature", 1.0)
+        state, (z, mean, _) = from_prior(params, state, draw(key, temperature), lambda mean: mean)
         return state, z, mean
 
     def generate(params, key: Array, hparams: dict) -> tuple[Array, Array]:
