@@ -39,7 +39,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
     if variant in ("paper", "conv"):
         config.model.hidden = 256 if variant == "paper" else 128
         config.model.network = "mlp" if variant == "paper" else "conv"
-        config.model.update(discovery_prior="learned", motion="position", reach=1.0, scale_std=1.0)
+        config.model.update(discovery_prior="learned", reach=1.0, scale_std=1.0)
         config.model.presence_margin.update(start=1e-4, steps=0)
         config.optimizer.update(name="rmsprop", learning_rate=1e-5, clip_norm=0.0)
         config.optimizer.update(decay="stairs", stairs_at=(400_000, 1_000_000), stairs_to=(1 / 3, 0.1))
@@ -68,8 +68,10 @@ def model() -> ConfigDict:
     c.output_std = 0.3  # std of the Gaussian likelihood
     c.reach = 1.5  # largest shift of a glimpse's centre, the canvas' sides being at +-1 (authors' release: 1); above 1,
     # objects that leave keep their look and their path out of view, and come back as themselves
-    c.motion = "velocity"  # what tells where objects go: 'velocity', that of the last frame, and RNNs, or 'position',
-    # RNNs alone (authors' release)
+    c.motion = (
+        "position"  # what tells where objects go: 'position', RNNs alone, as in the authors' release; 'velocity', also
+    )
+    # that of the last frame: fewer identities are swapped, but more objects are counted twice that were out of view
     c.discovery_prior = "annealed"  # of the number of new objects: 'annealed', or 'learned' from that of the old ones
     c.rediscovery_factor = 1e-6  # 'annealed': of presence_prior after the first frame, where new objects are unlikely
     # (in the authors' release about 5e-5; where they come at any time, use 1)

@@ -32,7 +32,14 @@ COMPARISONS = (
         },
         ours=(
             *("sqair_mnist_conv", "sqair_mnist", "air_moving_mnist", "vrnn_mnist_conv", "vrnn_mnist_mlp"),
-            *("sqair_conv", "sqair_embedded", "air_moving_embedded", "vrnn_conv", "vrnn_mlp"),
+            *(
+                "sqair_conv",
+                "sqair_embedded",
+                "sqair_embedded_velocity",
+                "air_moving_embedded",
+                "vrnn_conv",
+                "vrnn_mlp",
+            ),
         ),
         note="Densities are in nats per sequence, and can be compared within one data set only: the thesis' digits are"
         " MNIST's, of its own making of sequences. Its classifiers of sums learnt for 1e7 steps.",

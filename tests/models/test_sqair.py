@@ -28,6 +28,7 @@ BASE = sqair.Config(
     num_frames=4,
     object_size=(4.0, 3.0),
     reach=1.3,
+    motion="velocity",
     rediscovery_factor=0.8,
     propagation_bias=3.0,
 )

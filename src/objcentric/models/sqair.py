@@ -24,8 +24,8 @@ From the release, or so that the parameters are as many as in table 5.D.1:
 Ours, where the config says so:
 
 - ``motion="velocity"``: an object's last displacement is part of the state, and known to the networks that propose
-  where it is and of which p of propagation is made; where of q is centred on the proposal. RNNs alone learn so slowly
-  how objects move that these swap identities where they meet.
+  where it is and of which p of propagation is made; where of q is centred on the proposal. RNNs alone are slow to learn
+  how objects move, and swap identities where they meet.
 - The prior of the number of new objects may be annealed instead of learned (``discovery_prior``), and the centres of
   glimpses may leave the canvas (``reach``).
 """
@@ -76,7 +76,7 @@ class Config:
     likelihood: str = "gaussian"
     output_std: float = 0.3
     reach: float = 1.0
-    motion: str = "velocity"
+    motion: str = "position"
     discovery_prior: str = "annealed"
     rediscovery_factor: float = 1.0
     discovery_bias: float = 1.0
