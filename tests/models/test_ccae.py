@@ -17,7 +17,7 @@ PRESENCE = jnp.asarray([1.0, 1, 0, 1, 1, 0, 1])
 @functools.cache
 def made(config):
     model = ccae.make(config)
-    return jax.jit(model.infer), model.init(jax.random.key(0))
+    return jax.jit(model.infer), jax.jit(model.init)(jax.random.key(0))
 
 
 def infer(config=SMALL, key=None, points=POINTS, presence=PRESENCE):
