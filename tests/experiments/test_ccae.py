@@ -45,7 +45,7 @@ def test_variants(variant):
 def first_loss(params=None, **fields):
     config = labelled_images.make_constellations(**fields)
     experiment = ccae.build(config)
-    params = experiment.init(jax.random.key(0))[0] if params is None else params
+    params = jax.jit(experiment.init)(jax.random.key(0))[0] if params is None else params
     batch = {"seed": jnp.arange(4, dtype=jnp.uint32)}
     keys = jax.random.split(jax.random.key(1), 4)
     (loss, (metrics, _)), grads = jax.jit(jax.value_and_grad(experiment.loss, has_aux=True))(params, batch, keys, 0, ())
@@ -64,7 +64,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms():
 
 def test_scenes_of_training_are_new_in_each_step_and_those_of_evaluation_are_not():
     experiment = ccae.build(labelled_images.make_constellations())
-    params = experiment.init(jax.random.key(0))[0]
+    params = jax.jit(experiment.init)(jax.random.key(0))[0]
     batch = {"seed": jnp.arange(4, dtype=jnp.uint32)}
     loss = jax.jit(experiment.loss)
     losses = [float(loss(params, batch, jax.random.split(jax.random.key(i), 4), 0, ())[0]) for i in (1, 2)]
@@ -86,7 +86,7 @@ def test_figures_of_an_oracle(monkeypatch):
 
     monkeypatch.setattr(constellations, "batch", batch)
     experiment = ccae.build(config)
-    params = experiment.init(jax.random.key(0))[0]
+    params = jax.jit(experiment.init)(jax.random.key(0))[0]
     real_rightly = ccae.clustering.segmentation_accuracy
     given = {}
 
