@@ -36,9 +36,12 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     c, canvas = config.losses, tuple(config.data.canvas)
 
     def see(image: Array, key: Array, *, affine: bool) -> Array:
-        """An image of the data, uint8, as it comes onto the canvas."""
+        """An image of the data, uint8, as it comes onto the canvas; one that leaves no room, as affNIST's, stays."""
         image = image.astype(jnp.float32) / 255
-        return labelled.affine(key, image, canvas) if affine else labelled.place(key, image, canvas, config.data.shift)
+        if affine:
+            return labelled.affine(key, image, canvas)
+        room = min((side - size) // 2 for side, size in zip(canvas, image.shape[:2], strict=True))
+        return labelled.place(key, image, canvas, min(config.data.shift, room))
 
     def target(x: Array) -> Array:
         return labelled.sobel_target(x) if config.data.sobel else x
@@ -180,10 +183,9 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
 def features_of(seen: scae.Seen) -> dict[str, Array]:
     """Of an image `FEATURES`, each ``[K]``, and ``log_joint [K]``, see `sparsity.posterior`."""
-    presence = jax.lax.stop_gradient(jnp.exp(seen.parts.log_presence))
     return {
         "prior": jnp.exp(capsules.log_prior_presence(seen.capsules)),
-        "posterior": scae.posterior_presence(seen.explained, presence),
+        "posterior": scae.posterior_presence(seen.explained),
         "log_joint": jax.nn.logsumexp(seen.explained.log_joint, (0, 2)),
     }
 
@@ -220,7 +222,7 @@ def usage(seen: dict) -> dict[str, float]:
         "objects_used": int(np.sum(share > UNUSED)),
         "objects_effective": float(np.exp(-np.sum(share * np.log(np.maximum(share, 1e-12))))),
         "objects_vary": float(np.mean(np.std(seen["prior"], 0))),
-        "unexplained": float(1 - total.sum() / max(np.sum(seen["part_presence"], dtype=np.float64), 1e-12)),
+        "unexplained": float(1 - total.sum() / seen["part_presence"].size),
     }
 
 
@@ -250,7 +252,7 @@ def check(config: ConfigDict, data: loader.Data) -> None:
             f"evaluate.num_clusters={config.evaluate.num_clusters} cannot match {many} classes: use {many} or more"
         )
     if config.evaluate.affnist:
-        if config.data.canvas != (40, 40) or config.model.channels != 1:
+        if tuple(config.data.canvas) != (40, 40) or config.model.channels != 1:
             raise UserError("evaluate.affnist has images of 40x40x1: set data.canvas=(40, 40), or affnist=''")
         read_affnist(config)  # what is missing is told before training
     if config.evaluate.affine and config.model.channels == 3 and config.data.sobel:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.io
 
 from configs import scae as configs
 from experiments import scae
@@ -96,13 +97,29 @@ def test_evaluation_has_no_noise():
     assert figures[0]["log_likelihood"] != figures[1]["log_likelihood"]
 
 
+def test_affnist(tmp_path):
+    """Images of 40x40 pixels, which are not shifted, by clusters of the data's own."""
+    labels = np.arange(12) % 2
+    bars = np.zeros((12, 40, 40), np.uint8)
+    bars[labels == 0, 18:22, 5:35], bars[labels == 1, 5:35, 18:22] = 200, 200
+    (tmp_path / "test_batches").mkdir()
+    data = {"image": bars.reshape(12, -1).T, "label_int": labels.astype(np.uint8)[None]}
+    scipy.io.savemat(tmp_path / "test_batches" / "1.mat", {"affNISTdata": data})
+    config = labelled_images.make_config(data__canvas=(40, 40), data__shift=3, evaluate__affnist=str(tmp_path))
+    experiment = scae.build(config, data=labelled_images.make_data())
+    params = jax.jit(experiment.init)(jax.random.key(0))[0]
+    figures = experiment.evaluate(params, experiment.data.test, jax.random.key(0), final=True)
+    names = {f"affnist_{feature}_{name}" for feature in scae.FEATURES for name in clustering.FIGURES}
+    assert names <= figures.keys() and not any(name.startswith("affine_") for name in figures)
+
+
 def test_usage_tells_of_collapse():
     eye, there = np.eye(3)[[0, 1, 2, 0]], np.ones((4, 2))
     fine = scae.usage({"posterior": 2 * eye, "prior": eye, "part_presence": there})
     assert (fine["objects_used"], fine["parts_used"], fine["parts_there"], fine["objects_there"]) == (3, 2, 2, 1)
     assert fine["objects_effective"] == pytest.approx(np.exp(-(0.5 * np.log(0.5) + 0.5 * np.log(0.25))))
     assert fine["unexplained"] == 0 and fine["objects_vary"] > 0.4
-    one = np.eye(3)[[0, 0, 0, 0]]
+    one = np.eye(3)[[0, 0, 0, 0]]  # of whose two parts the dummy explains one
     collapsed = scae.usage({"posterior": one, "prior": one, "part_presence": there})
     assert (collapsed["objects_used"], collapsed["objects_vary"], collapsed["unexplained"]) == (1, 0, 0.5)
     signature = scae.build(labelled_images.make_config(), data=labelled_images.make_data()).signature

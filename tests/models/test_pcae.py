@@ -26,7 +26,9 @@ X = jax.random.uniform(jax.random.key(7), (12, 14, 1))
 def made(config):
     """The model, its functions compiled, and parameters."""
     model = pcae.make(config)
-    compiled = model._replace(**{name: jax.jit(getattr(model, name)) for name in ("encode", "render", "log_likelihood")})
+    compiled = model._replace(
+        **{name: jax.jit(getattr(model, name)) for name in ("encode", "render", "log_likelihood")}
+    )
     return compiled, jax.jit(model.init)(jax.random.key(0))
 
 
@@ -53,9 +55,7 @@ def test_the_mixture_of_pixels_is_the_sum_of_equation_6_9(config):
     weights = [np.exp(a) * np.exp(parts.log_presence[m]) for m, a in enumerate(shown)]
     weights.append(np.full((12, 14), np.exp(0.7)))
     for i, j in np.ndindex(12, 14):
-        normal = [
-            np.prod(np.exp(-((y[i, j] - value[i, j]) ** 2) / 2) / np.sqrt(2 * np.pi)) for value in values
-        ]
+        normal = [np.prod(np.exp(-((y[i, j] - value[i, j]) ** 2) / 2) / np.sqrt(2 * np.pi)) for value in values]
         each = [weight[i, j] for weight in weights]
         total += np.log(np.dot(each, normal) / np.sum(each))
     np.testing.assert_allclose(model.log_likelihood(pixels, image(config)), total, rtol=1e-5)

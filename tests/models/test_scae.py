@@ -76,11 +76,10 @@ def test_the_likelihood_of_parts_is_weighted_by_their_presence():
 
 def test_the_posterior_lacks_what_the_dummy_explains():
     seen = infer()
-    presence = jnp.exp(seen.parts.log_presence)
-    mass = scae.posterior_presence(seen.explained, presence)
-    expected = np.einsum("mk,m->k", seen.explained.responsibility[..., 0], presence)
-    np.testing.assert_allclose(mass, expected, rtol=1e-5)
-    assert float(mass.sum()) < float(presence.sum())
+    mass = np.asarray(scae.posterior_presence(seen.explained))
+    np.testing.assert_allclose(mass, np.asarray(seen.explained.responsibility)[..., 0].sum(0), rtol=1e-5)
+    dummy = 0.01 / np.exp(seen.explained.log_likelihood)  # its share of each part
+    np.testing.assert_allclose(mass.sum(), 3 - dummy.sum(), rtol=1e-4)
     without = infer(objects=dataclasses.replace(OBJECTS, dummy=0.0))
     np.testing.assert_allclose(without.explained.responsibility.sum((1, 2)), 1, rtol=1e-5)
 

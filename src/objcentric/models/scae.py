@@ -103,6 +103,6 @@ def make(part_config: pcae.Config, object_config: ocae.Config) -> SCAE:
     return SCAE(init, infer, render)
 
 
-def posterior_presence(explained: Explained, presence: Array) -> Array:
-    """Responsibilities ``[K]``, summed over the parts ``[M]`` as far as these are there: a feature of the image."""
-    return jnp.einsum("mkn,m->k", explained.responsibility, presence)
+def posterior_presence(explained: Explained) -> Array:
+    """Responsibilities ``[K]``, summed over all parts, present or not, without the dummy's: a feature of the image."""
+    return jnp.sum(explained.responsibility, (0, 2))
