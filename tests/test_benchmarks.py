@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import air_step, objectives, sqair_step, tracking
+from benchmarks import air_step, capsules, objectives, sqair_step, tracking
 from configs import base
-from tests.experiments import sequences, videos
+from tests.experiments import labelled_images, sequences, videos
 
 
 def test_flops_of_products_in_loops_and_batches():
@@ -120,3 +120,22 @@ def test_measures_trackers(monkeypatch):
     assert min(row[name] for name in ("frames_per_s", "steps_per_s", "compile_s", "memory_mb")) > 0
     header, _, line = tracking.table(tracking.COLUMNS, [row]).splitlines()
     assert header.startswith("| relation | objects | followed, frames/s |") and line.startswith("| attention | 3 |")
+
+
+def test_measures_capsules(monkeypatch):
+    small = {"ccae": labelled_images.make_constellations(), "scae": labelled_images.make_config()}
+    monkeypatch.setattr(capsules, "make_config", lambda setting: small[setting.config])
+    rows = capsules.measure([capsules.Setting("ccae"), capsules.Setting("scae", (("model.hidden", 5),))], turns=1)
+    assert [row["ratio"] for row in rows] == [1, 1]
+    assert all(min(row[name] for name in ("steps_per_s", "compile_s", "memory_mb")) > 0 for row in rows)
+    header, _, _, line = capsules.table(capsules.COLUMNS, rows).splitlines()
+    assert header.startswith("| config | change | batch | steps/s |")
+    assert line.startswith("| scae | model.hidden=5 | 4 |")
+
+
+@pytest.mark.parametrize("setting", capsules.SETTINGS)
+def test_settings_of_capsules_are_configs(setting):
+    config = capsules.make_config(setting)
+    for field, value in setting.changes:
+        part, name = field.split(".")
+        assert config[part][name] == value

@@ -36,6 +36,13 @@ def log_prob(distribution: distrax.Distribution, value: Array) -> Array:
     return each @ jnp.ones_like(each)
 
 
+def spherical_log_prob(value: Array, loc: Array, scale: Array) -> Array:
+    """Log-density ``[...]`` of ``value [..., D]`` under a normal of one standard deviation, ``scale [...]``."""
+    size = value.shape[-1]
+    distance = jnp.sum(jnp.square(value - loc), -1) / jnp.square(scale)
+    return -distance / 2 - size * (jnp.log(scale) + jnp.log(2 * jnp.pi) / 2)
+
+
 def truncated_geometric_log_prob(count: Array, success: Array, largest: int) -> Array:
     """Log-probability of ``p(n) ∝ success^n`` on {0, ..., largest} (air_notes 2017-12, eqs. 2 and 13).
 

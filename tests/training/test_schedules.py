@@ -108,3 +108,29 @@ def fill_labels(params):
 def test_unknown_names(fields, name):
     with pytest.raises(UserError, match=name):
         schedules.make_optimizer(make_config(**fields), 100)
+
+
+def test_rmsprop_of_tensorflow():
+    """Its accumulator starts at 1, and epsilon is added to it, inside the root; so the first steps are small."""
+    config = make_config(name="rmsprop_tf", learning_rate=0.01, clip_norm=0.0)
+    config.eps = 0.25
+    optimizer = schedules.make_optimizer(config, 100)
+    square, momentum = 1.0, 0.0
+    for grad in (gradients := [3.0, -0.5, 1.0]):
+        square = 0.9 * square + 0.1 * grad**2
+        momentum = 0.9 * momentum + 0.01 * grad / np.sqrt(square + 0.25)
+    grads = [fill(grad, grad, 0.0) for grad in gradients]
+    chex.assert_trees_all_close(last_update(optimizer, *grads), fill(-momentum, -momentum, 0.0), rtol=1e-5)
+    config.eps = -1.0
+    with pytest.raises(UserError, match="optimizer.eps=-1.0: use 0 or more"):
+        schedules.make_optimizer(config, 100)
+
+
+def test_exponential_decay_is_in_stairs():
+    config = make_config(learning_rate=1.0, decay="exponential", warmup_steps=0)
+    config.decay_rate, config.decay_steps = 0.5, 10
+    schedule = schedules.learning_rate(config, 100)
+    assert [float(schedule(step)) for step in (0, 9, 10, 29, 30)] == pytest.approx([1, 1, 0.5, 0.25, 0.125])
+    config.decay_steps = 0
+    with pytest.raises(UserError, match="optimizer.decay_steps=0"):
+        schedules.learning_rate(config, 100)

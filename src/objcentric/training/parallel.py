@@ -69,5 +69,18 @@ def make_train(experiment: Experiment, num_steps: int, batch_size: int, devices:
     return jax.pmap(train, axis_name=AXIS, in_axes=(None, None, 0, 0), out_axes=None, devices=devices, donate_argnums=0)
 
 
+def whole_batch(rows: Any) -> Any:
+    """Within a loss: the rows of all devices, where those of this one, ``[B / D, ...]``, are given.
+
+    For terms that are no means over examples. Outside `make_train` the given rows are all. Each device then computes
+    the same; the mean of their gradients is the gradient.
+    """
+    try:
+        lax.axis_index(AXIS)
+    except NameError:
+        return rows
+    return jax.tree.map(lambda x: lax.all_gather(x, AXIS, tiled=True), rows)
+
+
 def _mesh(devices: Sequence[jax.Device]) -> Mesh:
     return Mesh(np.asarray(devices), (AXIS,))

@@ -23,7 +23,9 @@ def geometric(start: float, end: float, steps: int) -> Callable[[Array], Array]:
 
 
 def learning_rate(c: ConfigDict, num_steps: int) -> optax.Schedule:
-    """Of config.optimizer ``c``: linear warm-up from 0, then constant, a cosine to 0 at ``num_steps``, or stairs."""
+    """Of config.optimizer ``c``: linear warm-up from 0, then constant, a cosine to 0 at ``num_steps``, stairs, or
+    'exponential': each ``decay_steps`` steps a factor of ``decay_rate``, at once.
+    """
     rest = max(num_steps - c.warmup_steps, 1)
     if c.decay == "constant":
         after = optax.constant_schedule(c.learning_rate)
@@ -35,12 +37,20 @@ def learning_rate(c: ConfigDict, num_steps: int) -> optax.Schedule:
         rates = [c.learning_rate, *(c.learning_rate * factor for factor in c.stairs_to)]
         boundaries = [step - c.warmup_steps for step in c.stairs_at]
         after = optax.join_schedules([optax.constant_schedule(rate) for rate in rates], boundaries)
+    elif c.decay == "exponential":
+        if c.decay_steps < 1 or c.decay_rate <= 0:
+            raise UserError(f"optimizer.decay_steps={c.decay_steps}, decay_rate={c.decay_rate}: use 1 or more, above 0")
+        after = optax.exponential_decay(c.learning_rate, c.decay_steps, c.decay_rate, staircase=True)
     else:
-        raise UserError(f"optimizer.decay={c.decay!r} is unknown: use 'constant', 'cosine' or 'stairs'")
+        choices = "'constant', 'cosine', 'stairs' or 'exponential'"
+        raise UserError(f"optimizer.decay={c.decay!r} is unknown: use {choices}")
     if not c.warmup_steps:
         return after
     warmup = optax.linear_schedule(0.0, c.learning_rate, c.warmup_steps)
     return optax.join_schedules([warmup, after], [c.warmup_steps])
+
+
+_OPTIMIZERS = {"adam": (), "rmsprop": (), "rmsprop_tf": ("eps",)}  # and the fields that each has besides
 
 
 def make_optimizer(c: ConfigDict, num_steps: int) -> optax.GradientTransformation:
@@ -49,9 +59,9 @@ def make_optimizer(c: ConfigDict, num_steps: int) -> optax.GradientTransformatio
     The top-level part ``baseline`` of the parameters, if there is one, learns ``c.baseline_factor`` times as fast.
     Its gradient is clipped apart from the rest: it has units of its own, and should not slow the model down.
     """
-    if c.name not in ("adam", "rmsprop"):
-        raise UserError(f"optimizer.name={c.name!r} is unknown: use 'adam' or 'rmsprop'")
-    for name in ("learning_rate", "warmup_steps", "clip_norm", "baseline_factor"):
+    if c.name not in _OPTIMIZERS:
+        raise UserError(f"optimizer.name={c.name!r} is unknown: use one of {', '.join(_OPTIMIZERS)}")
+    for name in ("learning_rate", "warmup_steps", "clip_norm", "baseline_factor", *_OPTIMIZERS[c.name]):
         if c[name] < 0:
             raise UserError(f"optimizer.{name}={c[name]}: use 0 or more")
     schedule = learning_rate(c, num_steps)
@@ -60,7 +70,10 @@ def make_optimizer(c: ConfigDict, num_steps: int) -> optax.GradientTransformatio
         def rate(step: Array) -> Array:
             return factor * schedule(step)
 
-        scale = optax.adam(rate) if c.name == "adam" else optax.rmsprop(rate, momentum=0.9)
+        if c.name == "rmsprop_tf":  # as TensorFlow has it: the first steps are small, not large
+            scale = optax.rmsprop(rate, momentum=0.9, eps=c.eps, eps_in_sqrt=True, initial_scale=1.0)
+        else:
+            scale = optax.adam(rate) if c.name == "adam" else optax.rmsprop(rate, momentum=0.9)
         return optax.chain(optax.clip_by_global_norm(c.clip_norm), scale) if c.clip_norm else scale
 
     return partition(optimizer(1.0), optimizer(c.baseline_factor))

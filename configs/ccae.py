@@ -1,0 +1,107 @@
+"""CCAE: capsules that tell constellations of points apart without labels (thesis, sections 6.2.1 and 6.3.1).
+
+python launch.py --config=configs/ccae.py --workdir=runs/ccae
+python launch.py --config=configs/ccae.py:baseline --workdir=runs/ccae_baseline
+python launch.py --config=configs/ccae.py:thesis --workdir=runs/ccae_thesis
+
+'fast' is a recipe for two CPU cores; 'baseline' the same with the thesis' simpler decoder; 'thesis' and 'release' train
+as the thesis and the code released with it do, where they tell (an accelerator is of use).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+VARIANTS = ("fast", "baseline", "thesis", "thesis_baseline", "release")
+
+
+def get_config(variant: str = "fast") -> ConfigDict:
+    """``variant`` is one of `VARIANTS`."""
+    if variant not in VARIANTS:
+        raise ValueError(f"the variant {variant!r} is unknown: write one of :{', :'.join(VARIANTS)}")
+    config = base.get_config()
+    config.experiment = "ccae"
+    del config.objective
+    config.data = data()
+    config.model = model()
+    config.losses = losses()
+    config.optimizer.update(learning_rate=1e-3, warmup_steps=1_000, clip_norm=1.0)
+    config.train.update(num_steps=100_000, batch_size=64, inner_steps=500, log_every=500)
+    config.train.update(eval_every=5_000, checkpoint_every=5_000)
+    config.evaluate = evaluate()
+    if variant.endswith("baseline"):
+        config.model.decoder = "baseline"
+    if variant not in ("fast", "baseline"):
+        config.model.units = 128
+        config.optimizer = rmsprop(batch_size=64)
+        config.train.update(num_steps=300_000, batch_size=64, eval_every=20_000, checkpoint_every=20_000)
+        config.losses.least_parts = 2
+        config.losses.sparsity = "thesis"
+    if variant == "release":
+        config.data.update(rotation=90.0, normalise="batch")
+        config.losses.update(least_parts=1, sparsity="release")
+        config.model.mask = "release"
+    return config
+
+
+def rmsprop(batch_size: int) -> ConfigDict:
+    c = base.optimizer()
+    c.update(name="rmsprop_tf", learning_rate=1e-5, decay="constant", clip_norm=0.0)
+    c.eps = (10.0 * batch_size) ** -2  # 'rmsprop_tf': added to the mean square, inside the root (section 6.A.2)
+    return c
+
+
+def data() -> ConfigDict:
+    c = ConfigDict()
+    c.name = "constellations"
+    c.patterns = ("square", "triangle", "square")  # of the constellations: 'square' (4 points) or 'triangle' (3)
+    c.keep = 0.5  # probability that a constellation is there
+    c.scale = (1.0, 4.0)  # smallest and largest, in units of half a square's side; uniform in between
+    c.rotation = 180.0  # uniform in +-rotation, degrees (release: 90)
+    c.shift = 6.0  # uniform in +-shift along each axis, in the units of scale
+    c.normalise = "example"  # what is scaled into [-1, 1]^2 as one: points of an 'example' or of a 'batch' (release)
+    c.allow_empty = True  # whether scenes may have no point; else they are drawn anew
+    c.num_train = 10_000  # has no effect: training scenes are drawn anew in each step
+    c.num_valid = 2_000
+    c.num_test = 10_000
+    c.seed = 0  # of the scenes that are evaluated on; independent of config.seeds
+    return c
+
+
+def model() -> ConfigDict:
+    c = ConfigDict()
+    c.num_capsules = 3  # K
+    c.num_votes = 4  # N, candidate points of a capsule
+    c.decoder = "capsules"  # or 'baseline': features tell the candidates themselves, not offsets that a pose moves
+    c.similarity = False  # whether poses of objects are similarities; else affine
+    c.deformable = True  # whether offsets of candidates may depend on the input
+    c.hidden = 128  # units of each capsule's perceptron
+    c.blocks = 4  # of the set transformer
+    c.heads = 4
+    c.units = 32  # of each head (thesis: 128)
+    c.features = 32  # of a capsule
+    c.mask = "log_presence"  # how absent points are left out: see objcentric.nn.set_transformer.log_bias
+    c.mixture = "normalised"  # or 'unnormalised': see objcentric.models.capsules
+    c.dummy = 0.0  # weight times density of a component that explains what no capsule does; 0: none
+    c.noise = 0.0  # uniform in +-noise, added to logits of presences in training
+    return c
+
+
+def losses() -> ConfigDict:
+    c = ConfigDict()  # weights are those of table 6.A.2
+    c.likelihood = 1.0  # of a scene: the sum over its points
+    c.sparsity = "release"  # form of the sparsity losses: 'release' or 'thesis', see objcentric.models.sparsity
+    c.prior_within = 1.0
+    c.prior_between = 1.0
+    c.num_classes = 2.0  # C: a share of 1 / C of the capsules is there
+    c.too_few = 10.0  # cross-entropy of presences and whether capsules win ...
+    c.least_parts = 2  # ... so many points (thesis: 2; release: 1)
+    c.deformation = 0.0  # half the squared norm of what in the offsets depends on the input
+    return c
+
+
+def evaluate() -> ConfigDict:
+    c = ConfigDict()
+    c.batch_size = 500
+    c.num_pictures = 10  # scenes shown in the picture
+    return c

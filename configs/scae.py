@@ -1,0 +1,167 @@
+"""SCAE: stacked capsule autoencoders find parts, objects and classes of images without labels (thesis, chapter 6).
+
+python launch.py --config=configs/scae.py --workdir=runs/scae
+python launch.py --config=configs/scae.py:mnist40 --workdir=runs/scae_mnist40
+python launch.py --config=configs/scae.py:mnist40_thesis --workdir=runs/scae_mnist40_thesis
+python launch.py --config=configs/scae.py:svhn --config.data.path=FOLDER --workdir=runs/scae_svhn
+python launch.py --config=configs/scae.py:affnist --config.evaluate.affnist=FOLDER --workdir=runs/scae_affnist
+python launch.py --config=configs/scae.py:own --config.data.source=IMAGES.npz --workdir=runs/scae_own
+
+Without a variant digits are scikit-learn's, which need no download. 'mnist' has 28x28 pixels, 'mnist40' MNIST shifted
+by up to 6 pixels on 40x40; 'affnist' is 'mnist40', tested also on affNIST; 'own' takes a folder of PNGs, an .npz or an
+.npy. Each is a recipe for two CPU cores, but for those that end in '_thesis' or '_release', which train as the thesis
+and the code released with it do, as far as they tell; they, SVHN and CIFAR-10 want an accelerator.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base, ccae
+
+DATA = ("embedded", "mnist", "mnist40", "affnist", "svhn", "cifar10", "own")
+PRESETS = ("thesis", "release")
+VARIANTS = (*DATA, *(f"{data}_{preset}" for data in DATA[1:] for preset in PRESETS))
+# Table 6.A.2: weights of the likelihood of parts; prior within, between; posterior within, between.
+_WEIGHTS = {"svhn": (2.56, 0.22, 0.1, 8.62, 0.26), "cifar10": (2.075, 0.17, 0.1, 1.39, 7.32)}
+
+
+def get_config(variant: str = "embedded") -> ConfigDict:
+    """``variant`` is one of `VARIANTS`."""
+    if variant not in VARIANTS:
+        raise ValueError(f"the variant {variant!r} is unknown: write one of :{', :'.join(VARIANTS)}")
+    name, _, preset = variant.partition("_")
+    config = base.get_config()
+    config.experiment = "scae"
+    del config.objective
+    config.data, config.model, config.losses, config.evaluate = data(), model(), losses(), evaluate()
+    config.optimizer.update(learning_rate=1e-3, warmup_steps=500, clip_norm=10.0)
+    config.train.update(num_steps=12_000, batch_size=64, inner_steps=50, log_every=100)
+    config.train.update(eval_every=2_000, checkpoint_every=1_000)
+    of_data(config, name)
+    if preset:
+        published(config, name, preset)
+    return config
+
+
+def of_data(config: ConfigDict, name: str) -> None:
+    """Data, and what the model must be for them."""
+    if name == "embedded":
+        config.data.update(canvas=(20, 20), shift=2)
+        config.model.update(num_parts=16, num_capsules=16, template_size=(7, 7), encoder_strides=(1, 2, 1, 1))
+    elif name == "mnist":
+        config.data.update(source="mnist", canvas=(28, 28), shift=0)
+    elif name in ("mnist40", "affnist"):
+        config.data.update(source="mnist", canvas=(40, 40), shift=6)
+        config.evaluate.affine = True
+        if name == "affnist":
+            config.evaluate.affnist = "$OBJCENTRIC_DATA/affnist"
+    elif name == "own":
+        config.data.source = ""
+        config.model.channels = 3
+    else:
+        config.data.update(source=name, canvas=(32, 32), shift=0, sobel=True)
+        config.model.update(channels=3, template_size=(14, 14), encoder_strides=(1, 1, 2, 2))
+        config.model.update(num_parts={"svhn": 24, "cifar10": 32}[name], num_capsules={"svhn": 32, "cifar10": 64}[name])
+        config.model.update(heads=2, units=64, features=128)
+        names = ("parts", "prior_within", "prior_between", "posterior_within", "posterior_between")
+        config.losses.update(dict(zip(names, _WEIGHTS[name], strict=True)))
+
+
+def published(config: ConfigDict, name: str, preset: str) -> None:
+    """What the thesis, or the code released with it, has."""
+    config.model.encoder_features = (128, 128, 128, 128)
+    config.train.update(num_steps=300_000, batch_size=128, eval_every=10_000, checkpoint_every=10_000)
+    config.optimizer = ccae.rmsprop(batch_size=128)
+    if preset == "thesis":
+        config.model.update(mixture="normalised", template_nonlinearity="relu", colour_nonlinearity="relu")
+        config.model.mixing = "template"
+        config.losses.sparsity = "thesis"
+    else:
+        config.model.update(num_parts=40, num_capsules=32, mask="release")
+        config.optimizer.update(learning_rate=3e-5)
+    if name in _WEIGHTS:
+        config.optimizer.update(learning_rate=1e-4, decay="exponential")
+        config.optimizer.decay_rate = 0.96  # 'exponential': the learning rate is multiplied by it ...
+        config.optimizer.decay_steps = {"svhn": 1_000, "cifar10": 3_000}[name]  # ... after so many steps
+    elif preset == "thesis":
+        config.losses.update(prior_within=1.0, prior_between=1.0, posterior_within=10.0, posterior_between=10.0)
+    else:
+        config.losses.update(prior_within=2.0, prior_between=0.35, posterior_within=0.7, posterior_between=0.2)
+
+
+def data() -> ConfigDict:
+    c = ConfigDict()
+    c.name = "labelled"
+    c.source = "embedded"  # 'embedded' (scikit-learn's digits), 'mnist', 'svhn', 'cifar10', 'affnist', or own images: a
+    # folder of PNGs, an .npz or an .npy
+    c.path = ""  # folder of the files of a published set; '' means $OBJCENTRIC_DATA/<source>; MNIST is downloaded
+    c.cache_dir = ""  # of what is downloaded; '' means $OBJCENTRIC_CACHE, else ~/.cache/objcentric
+    c.canvas = (32, 32)  # height and width that the model sees, pixels
+    c.shift = 0  # images are shifted by up to so many pixels along each axis, anew each time they are seen
+    c.affine = False  # whether they are transformed as in affNIST instead
+    c.sobel = False  # whether edges are reconstructed (section 6.A.2), not the image itself
+    c.num_train = 0  # examples of each split that are used, the first ones; 0 means all
+    c.num_valid = 0
+    c.num_test = 0
+    c.seed = 0  # of splits, and of shifts in evaluation; independent of config.seeds
+    c.device_bytes = 1 << 30  # training sets up to this size live on the device; larger ones are streamed
+    return c
+
+
+def model() -> ConfigDict:
+    c = ConfigDict()
+    # ------------------------------------------------------------------------------------------------ parts (PCAE)
+    c.channels = 1  # of images: 1 or 3
+    c.num_parts = 24  # M, templates (release: 40)
+    c.template_size = (11, 11)  # height and width of a template; it spans the canvas where its pose is the identity
+    c.special_features = 16  # of a part, for the objects; 0: none (table 6.3.2, f)
+    c.part_encoder = "attention"  # how maps are pooled: 'attention', 'linear' or 'conv' (table 6.3.2, d)
+    c.encoder_features = (32, 32, 64, 64)  # maps of its convolutions (thesis: 128 each)
+    c.encoder_strides = (2, 2, 1, 1)
+    c.part_similarity = False  # whether poses of parts are similarities; else affine
+    c.mixing = "alpha"  # log-weights of a template's pixels: learned 'alpha', or their brightness over a learned
+    # temperature: 'template'
+    c.template_nonlinearity = "sigmoid"  # 'sigmoid', 'relu' or 'none'
+    c.colour_nonlinearity = "sigmoid"
+    c.output_std = 1.0  # sigma_y, of a pixel
+    c.part_noise = 2.0  # uniform in +-part_noise, added to logits of presences in training
+    # ---------------------------------------------------------------------------------------------- objects (OCAE)
+    c.num_capsules = 24  # K (release: 32)
+    c.object_encoder = "set_transformer"  # or 'mlp' (table 6.3.2, e)
+    c.blocks = 3  # of the set transformer
+    c.heads = 1
+    c.units = 16  # of each head
+    c.features = 256  # of a capsule
+    c.mask = "log_presence"  # how absent parts are left out: see objcentric.nn.set_transformer.log_bias
+    c.hidden = 128  # units of each capsule's perceptron
+    c.similarity = False  # whether poses of objects, and of parts in objects, are similarities (table 6.3.2, c)
+    c.deformable = True  # whether poses of parts in objects may depend on the input (table 6.3.2, c)
+    c.mixture = "unnormalised"  # or 'normalised' (thesis, equation 6.10): see objcentric.models.capsules
+    c.dummy = 0.01  # weight times density of a component that explains what no capsule does; 0: none
+    c.noise = 2.0  # as part_noise, of logits of capsules and votes
+    return c
+
+
+def losses() -> ConfigDict:
+    c = ConfigDict()  # weights
+    c.image = 1.0  # log-likelihood of an image
+    c.parts = 1.0  # log-likelihood of parts
+    c.sparsity = "release"  # form of the sparsity losses: 'release' or 'thesis', see objcentric.models.sparsity
+    c.num_classes = 10.0  # C
+    c.prior_within = 2.0
+    c.prior_between = 0.35
+    c.posterior_within = 0.7
+    c.posterior_between = 0.2
+    c.deformation = 10.0  # half the squared norm of what in poses of parts in objects depends on the input
+    return c
+
+
+def evaluate() -> ConfigDict:
+    c = ConfigDict()
+    c.batch_size = 100
+    c.num_train = 0  # training examples that clusters and classifiers are fitted to, the first ones; 0 means all
+    c.num_clusters = 0  # of k-means; 0: as many as there are classes
+    c.affine = False  # whether to evaluate also on test images transformed as in affNIST
+    c.affnist = ""  # folder of affNIST's .mat files to evaluate on, too (40x40 pixels); '': none
+    c.num_affnist = 10_000  # images of them; 0 means all 320,000
+    c.num_pictures = 8  # images shown in pictures
+    return c

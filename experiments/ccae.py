@@ -1,0 +1,134 @@
+"""CCAE: tells constellations of points apart without labels, beside its baseline (thesis, section 6.3.1)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from ml_collections import ConfigDict
+
+from experiments.evaluation import in_batches
+from objcentric import plots_capsules
+from objcentric.data import constellations, loader
+from objcentric.errors import UserError
+from objcentric.metrics import clustering
+from objcentric.models import capsules, ccae, sparsity
+from objcentric.training import parallel, schedules
+from objcentric.training.experiment import Experiment
+
+TYPICAL = 0.04  # "consistently achieves below 4% error" (thesis): a run with more of it has failed
+
+
+def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
+    """The experiment that ``config`` (configs/ccae.py) describes; ``data`` takes the place of config.data's."""
+    data = loader.load(config.data) if data is None else data
+    check(config)
+    world = constellations.make_config(config.data)
+    model = ccae.make(ccae.Config(**config.model))
+    c, num_capsules = config.losses, config.model.num_capsules
+
+    def init(key: Array) -> tuple[dict, tuple]:
+        return model.init(key), ()
+
+    def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
+        # Scenes are cheap: each step has new ones, by its own keys, and the rows of the split do not matter.
+        keys = jax.vmap(jax.random.split)(keys)
+        scenes = constellations.batch(world, keys[:, 0])
+        seen = jax.vmap(model.infer, (None, 0, 0, 0))(params, keys[:, 1], scenes.points, scenes.presence)
+        log_prior = jax.vmap(capsules.log_prior_presence)(seen.capsules)
+        won = jax.nn.one_hot(seen.winner, num_capsules) * scenes.presence[..., None]
+        too_few = jax.vmap(sparsity.too_few_parts, (0, 0, None))(log_prior, jnp.sum(won, 1), c.least_parts)
+        presence = parallel.whole_batch(jnp.exp(log_prior))
+        within, between = sparsity.prior(presence, c.num_classes, c.sparsity)
+        log_likelihood = jnp.mean(jnp.sum(seen.explained.log_likelihood * scenes.presence, -1))
+        terms = {
+            "too_few": jnp.mean(too_few),
+            "prior_within": within,
+            "prior_between": between,
+            "deformation": jnp.mean(seen.capsules.deformation),
+        }
+        total = sum(c[name] * term for name, term in terms.items()) - c.likelihood * log_likelihood
+        told = {"log_likelihood": log_likelihood, "capsules": jnp.mean(jnp.sum(presence, -1))}
+        return total, (terms | told, aux)
+
+    @jax.jit
+    def look(params: dict, rows: dict, keys: Array) -> dict:
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(config.data.seed), rows["seed"])
+        scenes = constellations.batch(world, keys)
+        seen = jax.vmap(model.infer, (None, None, 0, 0))(params, None, scenes.points, scenes.presence)
+        return {
+            **scenes._asdict(),
+            "winner": seen.winner,
+            "log_likelihood": seen.explained.log_likelihood,
+            "prior": jnp.exp(jax.vmap(capsules.log_prior_presence)(seen.capsules)),
+        }
+
+    def evaluate(params: dict, split: Any, key: Array, *, final: bool) -> dict[str, Any]:
+        """Figures on a split, without noise.
+
+        ``error``: share of the points that are assigned to the wrong constellation (`clustering.rightly_assigned`);
+        ``log_likelihood``: nats of a scene; ``capsules``: how many are there in the mean, a priori, and ``active``: the
+        share of scenes in which each wins points.
+        """
+        seen = in_batches(look, params, split, key, config.evaluate.batch_size)
+        there = seen["presence"] > 0
+        size = num_capsules, len(world.patterns)
+        accuracy = clustering.segmentation_accuracy(seen["winner"], seen["constellation"], there, *size)
+        won = (seen["winner"][..., None] == np.arange(num_capsules)) & there[..., None]
+        return {
+            "error": 1 - accuracy,
+            "log_likelihood": float(np.mean(np.sum(seen["log_likelihood"], 1, where=there))),
+            "capsules": float(np.mean(np.sum(seen["prior"], 1))),
+            "active": np.mean(won.any(1), 0).tolist(),
+        }
+
+    def figures(params: dict, split: Any, key: Array, evaluated: dict) -> dict[str, Any]:
+        """Figure 6.2.1: points, the constellations they belong to, and the capsules they are assigned to."""
+        few = loader.take(split, range(min(8 * config.evaluate.num_pictures, loader.size(split))))
+        seen = jax.device_get(look(params, few, jax.random.split(key, loader.size(few))))
+        shown = np.flatnonzero(seen["presence"].any(1))[: config.evaluate.num_pictures]
+        if not len(shown):
+            return {}
+        arrays = (seen[name][shown] for name in ("points", "presence", "constellation", "winner"))
+        return {"constellations": plots_capsules.constellations(*arrays, num_capsules=num_capsules)}
+
+    def signature(figures: dict) -> str | None:
+        unused = int(np.sum(np.asarray(figures["active"]) == 0))
+        if figures["error"] <= TYPICAL:
+            return None
+        return f"{unused} of {num_capsules} capsules unused" if unused else f"error above {TYPICAL:.0%}"
+
+    return Experiment(
+        data=data,
+        optimizer=schedules.make_optimizer(config.optimizer, config.train.num_steps),
+        init=init,
+        loss=loss,
+        evaluate=evaluate,
+        figures=figures,
+        headline=("error",),
+        signature=signature,
+    )
+
+
+def check(config: ConfigDict) -> None:
+    """UserError where the config does not make sense."""
+    if config.data.name != "constellations":
+        raise UserError(f"data.name={config.data.name!r} has no constellations: start from configs/ccae.py")
+    check_losses(config.losses, ("likelihood", "prior_within", "prior_between", "too_few", "deformation"))
+    if config.losses.least_parts < 1:
+        raise UserError(f"losses.least_parts={config.losses.least_parts} must be at least 1")
+    for name in ("batch_size", "num_pictures"):
+        if config.evaluate[name] < 1:
+            raise UserError(f"evaluate.{name}={config.evaluate[name]} must be at least 1")
+
+
+def check_losses(c: ConfigDict, weights: tuple[str, ...]) -> None:
+    """UserError unless config.losses has weights of 0 or more, and a known form of sparsity losses."""
+    for name in weights:
+        if not 0 <= c[name] < np.inf:
+            raise UserError(f"losses.{name}={c[name]}: use 0 or more")
+    if c.sparsity not in sparsity.FORMS:
+        raise UserError(f"losses.sparsity={c.sparsity!r} is unknown; choose one of {', '.join(sparsity.FORMS)}")
+    if not c.num_classes > 0:
+        raise UserError(f"losses.num_classes={c.num_classes} must be above 0")

@@ -1,0 +1,259 @@
+"""SCAE: finds parts, objects and classes of images without labels (thesis, section 6.3.2)."""
+
+import functools
+import os
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from ml_collections import ConfigDict
+
+from experiments.ccae import check_losses
+from experiments.evaluation import in_batches
+from objcentric import explainer, plots_capsules
+from objcentric.data import labelled, loader
+from objcentric.errors import UserError
+from objcentric.metrics import clustering
+from objcentric.models import capsules, scae, sparsity
+from objcentric.training import parallel
+from objcentric.training.experiment import Experiment
+
+FEATURES = ("prior", "posterior")  # vectors that classes are told from: capsules' presences, summed responsibilities
+WEIGHTS = ("image", "parts", "prior_within", "prior_between", "posterior_within", "posterior_between", "deformation")
+UNUSED = 0.01  # a capsule that explains a smaller share of the parts of all images is out of use
+
+
+def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
+    """The experiment that ``config`` (configs/scae.py) describes; ``data`` takes the place of config.data's."""
+    if not config.data.source:
+        raise UserError("data.source is empty: give --config.data.source=IMAGES, a folder of PNGs, an .npz or an .npy")
+    model = explainer.make(config)
+    data = loader.load(config.data) if data is None else data
+    check(config, data)
+    c, canvas = config.losses, tuple(config.data.canvas)
+
+    def see(image: Array, key: Array, *, affine: bool) -> Array:
+        """An image of the data, uint8, as it comes onto the canvas; one that leaves no room, as affNIST's, stays."""
+        image = image.astype(jnp.float32) / 255
+        if affine:
+            return labelled.affine(key, image, canvas)
+        room = min((side - size) // 2 for side, size in zip(canvas, image.shape[:2], strict=True))
+        return labelled.place(key, image, canvas, min(config.data.shift, room))
+
+    def target(x: Array) -> Array:
+        return labelled.sobel_target(x) if config.data.sobel else x
+
+    def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
+        def one(image: Array, key: Array) -> tuple[scae.Seen, dict]:
+            place_key, noise_key = jax.random.split(key)
+            x = see(image, place_key, affine=config.data.affine)
+            seen = model.infer(params, noise_key, x, target(x))
+            return seen, features_of(seen)
+
+        seen, features = jax.vmap(one)(batch["image"], keys)
+        everyone = parallel.whole_batch(features)
+        prior = sparsity.prior(everyone["prior"], c.num_classes, c.sparsity)
+        posterior = sparsity.posterior(everyone["posterior"], everyone["log_joint"], c.sparsity)
+        terms = {
+            "image": -jnp.mean(seen.log_likelihood),
+            "parts": -jnp.mean(seen.part_log_likelihood),
+            "prior_within": prior[0],
+            "prior_between": prior[1],
+            "posterior_within": posterior[0],
+            "posterior_between": -posterior[1],  # what is there to be maximised
+            "deformation": jnp.mean(seen.capsules.deformation),
+        }
+        told = {
+            "log_likelihood": -terms["image"],
+            "part_log_likelihood": -terms["parts"],
+            "parts_there": jnp.mean(jnp.sum(jnp.exp(seen.parts.log_presence), -1)),
+            "objects_there": jnp.mean(jnp.sum(features["prior"], -1)),
+        }
+        shown = {name: term for name, term in terms.items() if name not in ("image", "parts")}
+        return sum(c[name] * terms[name] for name in WEIGHTS), (shown | told, aux)
+
+    @functools.partial(jax.jit, static_argnames=("affine", "whole"))
+    def look(params: dict, image: Array, keys: Array, affine: bool, whole: bool) -> dict:
+        """Features of images, without noise; ``whole``: and densities, errors, and the presences of parts."""
+
+        def one(image: Array, key: Array) -> dict:
+            x = see(image, key, affine=affine)
+            y = target(x)
+            seen = model.infer(params, None, x, y)
+            features = {name: features_of(seen)[name] for name in FEATURES}
+            if not whole:
+                return features
+            return features | {
+                "log_likelihood": seen.log_likelihood,
+                "part_log_likelihood": seen.part_log_likelihood,
+                "mse": jnp.mean(jnp.square(model.render(params, seen).parts - y)),
+                "part_presence": jnp.exp(seen.parts.log_presence),
+            }
+
+        return jax.vmap(one)(image, keys)
+
+    def features_on(params: dict, images: np.ndarray, key: Array, affine: bool) -> dict:
+        return in_batches(
+            functools.partial(look, affine=affine, whole=False), params, images, key, config.evaluate.batch_size
+        )
+
+    def evaluate(params: dict, split: dict, key: Array, *, final: bool) -> dict[str, Any]:
+        """Figures on a split, without noise.
+
+        Densities are in nats of an image, and of its parts. ``mse`` is of the reconstruction from parts.
+        Of both of `FEATURES`, if labels allow, the figures of `clustering.evaluate`, by names such as
+        ``posterior_lin_match``: ``final``, with clusters and classifiers of training images (of the first
+        ``evaluate.num_train``); else 'lin_match_refit', nmi and ari of the split alone. ``final`` adds figures of the
+        same clusters and classifiers on test images that are transformed as in affNIST (``affine_posterior_lin_match``)
+        and on affNIST itself (``affnist_...``), where config.evaluate wants them; ``left_out`` names figures for which
+        labels are missing.
+
+        What tells of a collapse: `usage`.
+        """
+        train_key, key = jax.random.split(key)
+        whole = functools.partial(look, affine=config.data.affine, whole=True)
+        seen = in_batches(whole, params, split["image"], key, config.evaluate.batch_size)
+        figures = {name: float(np.mean(seen[name])) for name in ("log_likelihood", "part_log_likelihood", "mse")}
+        figures |= usage(seen)
+        label = split.get("label")
+        train_label, train = None, None
+        if final:
+            rows = range(min(config.evaluate.num_train or np.inf, loader.size(data.train)))
+            few = loader.take(data.train, rows)
+            train_label = few.get("label")
+            if label is not None:
+                train = features_on(params, few["image"], train_key, config.data.affine)
+            if left_out := clustering.missing(train_label, label):
+                figures["left_out"] = [f"{name}_{figure}" for name in FEATURES for figure in left_out]
+                print(f"labels are missing: the figures leave out {', '.join(left_out)}", file=sys.stderr)
+        figures |= classes(config, train, train_label, seen, label)
+        if final and train is not None:
+            others = {}
+            if config.evaluate.affine:
+                others["affine"] = features_on(params, split["image"], key, True), label
+            if config.evaluate.affnist:
+                images, labels = read_affnist(config)
+                others["affnist"] = features_on(params, images, key, False), labels
+            for name, (features, labels) in others.items():
+                figures |= {
+                    f"{name}_{figure}": value
+                    for figure, value in classes(config, train, train_label, features, labels).items()
+                }
+        return figures
+
+    @jax.jit
+    def pictures(params: dict, image: Array, keys: Array) -> dict:
+        def one(image: Array, key: Array) -> dict:
+            x = see(image, key, affine=config.data.affine)
+            seen = model.infer(params, None, x, target(x))
+            shown = {"parts": jnp.exp(seen.parts.log_presence), "objects": features_of(seen)["prior"]}
+            return {"x": target(x), "pictures": model.render(params, seen), "template": seen.parts.template} | shown
+
+        return jax.vmap(one)(image, keys)
+
+    def figures(params: dict, split: dict, key: Array, evaluated: dict) -> dict[str, Any]:
+        """Figures 6.2.2 and 6.2.3: templates; images, reconstructions, the most active objects and parts."""
+        few = split["image"][: config.evaluate.num_pictures]
+        seen = jax.device_get(pictures(params, few, jax.random.split(key, len(few))))
+        drawn, p = {"templates": plots_capsules.templates(seen["template"].mean(0))}, seen["pictures"]
+        drawn["reconstructions"] = plots_capsules.reconstructions(
+            seen["x"], p.parts, p.objects, p.each_part, p.each_object, seen["parts"], seen["objects"]
+        )
+        return drawn
+
+    def signature(figures: dict) -> str | None:
+        if figures["parts_used"] < 2:
+            return "parts have collapsed: fewer than two are ever there"
+        return "objects have collapsed: one explains all images" if figures["objects_used"] < 2 else None
+
+    labels = "label" in data.test
+    return explainer.skeleton(config)._replace(
+        data=data,
+        loss=loss,
+        evaluate=evaluate,
+        figures=figures,
+        # Of one figure that validation has, too: clusters fitted to what they are scored on.
+        headline=("posterior_lin_match_refit", "log_likelihood") if labels else ("log_likelihood",),
+        signature=signature,
+    )
+
+
+def features_of(seen: scae.Seen) -> dict[str, Array]:
+    """Of an image `FEATURES`, each ``[K]``, and ``log_joint [K]``, see `sparsity.posterior`."""
+    return {
+        "prior": jnp.exp(capsules.log_prior_presence(seen.capsules)),
+        "posterior": scae.posterior_presence(seen.explained),
+        "log_joint": jax.nn.logsumexp(seen.explained.log_joint, (0, 2)),
+    }
+
+
+def classes(
+    config: ConfigDict, train: dict | None, train_label: np.ndarray | None, seen: dict, label: np.ndarray | None
+) -> dict[str, float]:
+    """Figures of `clustering.evaluate` of both features; without those of training images, of these alone."""
+    figures = {}
+    for name in FEATURES if label is not None else ():
+        features, labels = (seen, None) if train is None else (train, train_label)
+        of_one = clustering.evaluate(
+            features[name], labels, seen[name], label, seed=0, num_clusters=config.evaluate.num_clusters or None
+        )
+        figures |= {f"{name}_{figure}": value for figure, value in of_one.items()}
+    return figures
+
+
+def usage(seen: dict) -> dict[str, float]:
+    """What tells of a collapse.
+
+    ``parts_there`` and ``objects_there``: how many are there in an image, in the mean; ``parts_used``: how many are
+    there in some image; ``objects_used``: how many explain more than `UNUSED` of all parts; ``objects_effective``: the
+    exponential of the entropy of these shares; ``objects_vary``: the standard deviation over images of an object's
+    presence, in the mean (0: the same ones whatever the image); ``unexplained``: share of the parts that are the
+    dummy's.
+    """
+    total = np.sum(seen["posterior"], 0, np.float64)
+    share = total / max(total.sum(), 1e-12)
+    return {
+        "parts_there": float(np.mean(np.sum(seen["part_presence"], 1))),
+        "parts_used": int(np.sum(np.max(seen["part_presence"], 0) > 0.5)),
+        "objects_there": float(np.mean(np.sum(seen["prior"], 1))),
+        "objects_used": int(np.sum(share > UNUSED)),
+        "objects_effective": float(np.exp(-np.sum(share * np.log(np.maximum(share, 1e-12))))),
+        "objects_vary": float(np.mean(np.std(seen["prior"], 0))),
+        "unexplained": float(1 - total.sum() / seen["part_presence"].size),
+    }
+
+
+def read_affnist(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
+    """Test images uint8 ``[M, 40, 40, 1]`` and labels ``[M]`` of affNIST."""
+    return labelled.read_affnist(os.path.expandvars(config.evaluate.affnist), "test", config.evaluate.num_affnist)
+
+
+def check(config: ConfigDict, data: loader.Data) -> None:
+    """UserError where the config, or config and data, do not make sense."""
+    if config.data.name != "labelled":
+        raise UserError(f"data.name={config.data.name!r} has no whole images: use 'labelled'")
+    check_losses(config.losses, WEIGHTS)
+    image = data.test["image"]
+    if image.ndim != 4 or image.shape[3] != config.model.channels:
+        raise UserError(f"images have shape {image.shape[1:]}: set model.channels={image.shape[-1]}")
+    for name in ("batch_size", "num_pictures"):
+        if config.evaluate[name] < 1:
+            raise UserError(f"evaluate.{name}={config.evaluate[name]} must be at least 1")
+    for name in ("num_train", "num_clusters", "num_affnist"):
+        if config.evaluate[name] < 0:
+            raise UserError(f"evaluate.{name}={config.evaluate[name]}: use 0 or more")
+    labels = [split["label"] for split in (data.valid, data.test) if "label" in split]
+    many = max((len(np.unique(label)) for label in labels), default=0)
+    if 0 < config.evaluate.num_clusters < many:
+        raise UserError(
+            f"evaluate.num_clusters={config.evaluate.num_clusters} cannot match {many} classes: use {many} or more"
+        )
+    if config.evaluate.affnist:
+        if tuple(config.data.canvas) != (40, 40) or config.model.channels != 1:
+            raise UserError("evaluate.affnist has images of 40x40x1: set data.canvas=(40, 40), or affnist=''")
+        read_affnist(config)  # what is missing is told before training
+    if config.evaluate.affine and config.model.channels == 3 and config.data.sobel:
+        raise UserError("evaluate.affine is for bright digits on black: unset it")

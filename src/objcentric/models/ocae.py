@@ -1,0 +1,89 @@
+"""OCAE, the object capsule autoencoder (thesis, section 6.2.3): objects explain the poses of M parts by their votes.
+
+Everything speaks of one image.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from objcentric.models import capsules
+from objcentric.models.capsules import Capsules, Explained, ObjectDecoder
+from objcentric.models.ccae import check_mixture, presence_noise
+from objcentric.models.model import check_fields
+from objcentric.nn.set_transformer import SetTransformer
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Typed part of ``config.model`` that OCAE needs; the fields are explained in configs/scae.py."""
+
+    num_capsules: int = 24
+    object_encoder: str = "set_transformer"
+    blocks: int = 3
+    heads: int = 1
+    units: int = 16
+    features: int = 256
+    mask: str = "log_presence"
+    hidden: int = 128
+    similarity: bool = False
+    deformable: bool = True
+    mixture: str = "unnormalised"
+    dummy: float = 0.01
+    noise: float = 2.0
+
+    def __post_init__(self):
+        choices = {"object_encoder": ("set_transformer", "mlp"), "mixture": capsules.MIXTURES}
+        check_fields(self, choices=choices, positive=("num_capsules", "features", "hidden"))
+        check_mixture(self)
+
+
+class OCAE(NamedTuple):
+    init: Callable  # (key) -> params
+    infer: Callable  # (params, key or None, parts [M, D], presence [M]) -> Capsules; without a key there is no noise
+    explain: Callable  # (Capsules, pose [M, 2, 3]) -> Explained
+
+
+def make(config: Config, num_parts: int, width: int) -> OCAE:
+    """Builds the pure functions of an OCAE for ``num_parts`` parts, described by vectors of ``width``."""
+    c, num = config, config.num_capsules
+    if c.object_encoder == "mlp":
+        encoder = _JointMLP(num, c.features)
+    else:
+        encoder = SetTransformer(c.blocks, c.heads, c.units, c.features, num, mask=c.mask)
+    decoder = ObjectDecoder(num_parts, "poses", c.hidden, c.similarity, c.deformable)
+
+    def init(key: Array) -> dict:
+        encoder_key, decoder_key = jax.random.split(key)
+        return {
+            "inference": encoder.init(encoder_key, jnp.zeros((num_parts, width)), jnp.ones(num_parts)),
+            "generative": decoder.init(decoder_key, jnp.zeros((num, c.features))),
+        }
+
+    def infer(params: dict, key: Array | None, parts: Array, presence: Array) -> Capsules:
+        noise = presence_noise(key, c.noise, (num,), (num, num_parts))
+        return decoder.apply(params["generative"], encoder.apply(params["inference"], parts, presence), *noise)
+
+    def explain(seen: Capsules, pose: Array) -> Explained:
+        return capsules.explain_poses(pose, seen, mixture=c.mixture, dummy=c.dummy)
+
+    return OCAE(init, infer, explain)
+
+
+class _JointMLP(nn.Module):
+    """The ablation's encoder (table 6.3.2, e): of all parts at once, whose order then matters."""
+
+    outputs: int
+    output: int
+
+    @nn.compact
+    def __call__(self, x: Array, presence: Array) -> Array:
+        x = (x * presence[:, None]).reshape(-1)
+        for _ in range(2):
+            x = nn.relu(nn.Dense(self.output)(x))
+        return nn.Dense(self.outputs * self.output)(x).reshape(self.outputs, self.output)

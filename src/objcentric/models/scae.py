@@ -1,0 +1,108 @@
+"""SCAE, stacked capsule autoencoders (thesis, chapter 6): parts of an image (PCAE), and objects of the parts (OCAE).
+
+Everything speaks of one image ``[H, W, C]`` in [0, 1].
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from objcentric.models import capsules, ocae, pcae
+from objcentric.models.capsules import Capsules, Explained
+from objcentric.models.ccae import presence_noise
+from objcentric.models.pcae import Parts
+
+
+class Seen(NamedTuple):
+    """What the model makes of an image."""
+
+    log_likelihood: Array  # [] log p(y) of the target (equation 6.9)
+    part_log_likelihood: Array  # [] log p(x_{1:M}, d_{1:M}) (equation 6.10)
+    parts: Parts
+    capsules: Capsules
+    explained: Explained
+
+
+class SCAE(NamedTuple):
+    init: Callable  # (key) -> params
+    infer: Callable  # (params, key or None, x, y) -> Seen, of an image x and its target y; no key (None), no noise
+    render: Callable  # (params, Seen) -> Pictures
+
+
+class Pictures(NamedTuple):
+    """An image as parts and as objects make it, modes of the pixels' mixtures."""
+
+    parts: Array  # [H, W, C] from poses and presences of parts
+    objects: Array  # [H, W, C] from the votes that explain them best
+    each_part: Array  # [M, H, W, C] placed templates, with presences as brightness
+    each_object: Array  # [K, H, W, C] from all votes of one capsule, as if it were there
+    mean: Array  # [H, W, C] the mean of the pixels' mixtures, from parts
+
+
+def make(part_config: pcae.Config, object_config: ocae.Config) -> SCAE:
+    """Builds the pure functions of an SCAE."""
+    height, width = part_config.template_size
+    part_model = pcae.make(part_config)
+    size = 7 + part_config.special_features + height * width * part_config.channels
+    object_model = ocae.make(object_config, part_config.num_parts, size)
+    stop = jax.lax.stop_gradient
+
+    def init(key: Array) -> dict:
+        part_key, object_key = jax.random.split(key)
+        both = {"parts": part_model.init(part_key), "objects": object_model.init(object_key)}
+        return {part: {name: params[part] for name, params in both.items()} for part in ("generative", "inference")}
+
+    def of(params: dict, name: str) -> dict:
+        return {part: params[part][name] for part in ("generative", "inference")}
+
+    def infer(params: dict, key: Array | None, x: Array, y: Array) -> Seen:
+        part_key, object_key = (None, None) if key is None else jax.random.split(key)
+        (noise,) = presence_noise(part_key, part_config.part_noise, (part_config.num_parts,))
+        parts = part_model.encode(of(params, "parts"), noise, x)
+        pixels = part_model.render(of(params, "parts"), parts.pose, parts.log_presence, parts.template)
+        # Objects are to explain the parts, not parts to please the objects: but for the special features, all is
+        # given (section 6.2.3), also as what is to be explained.
+        pose, presence = stop(parts.pose), stop(jnp.exp(parts.log_presence))
+        described = [pose.reshape(-1, 6), 1 - presence[:, None], parts.features]
+        described.append(stop(parts.template).reshape(len(presence), -1))
+        seen = object_model.infer(of(params, "objects"), object_key, jnp.concatenate(described, -1), presence)
+        explained = object_model.explain(seen, pose)
+        return Seen(
+            log_likelihood=part_model.log_likelihood(pixels, y),
+            part_log_likelihood=jnp.sum(presence * explained.log_likelihood),
+            parts=parts,
+            capsules=seen,
+            explained=explained,
+        )
+
+    def render(params: dict, seen: Seen) -> Pictures:
+        def picture(pose: Array, log_presence: Array) -> pcae.Pixels:
+            return part_model.render(of(params, "parts"), pose, log_presence, seen.parts.template)
+
+        best = capsules.winner(seen.explained)
+        votes = jnp.swapaxes(seen.capsules.votes, 0, 1)  # [M, K, 2, 3]
+        log_vote = seen.capsules.log_presence[:, None] + seen.capsules.log_vote_presence
+        pixels = picture(seen.parts.pose, seen.parts.log_presence)
+        of_objects = picture(
+            jnp.take_along_axis(votes, best[:, None, None, None], 1)[:, 0],
+            jnp.take_along_axis(log_vote, best[None], 0)[0],
+        )
+        each = jax.vmap(lambda votes, log_presence: pcae.mode(picture(votes, log_presence)))
+        presence = jnp.exp(seen.parts.log_presence)[:, None, None, None]
+        return Pictures(
+            parts=pcae.mode(pixels),
+            objects=pcae.mode(of_objects),
+            each_part=pixels.value[:-1] * presence,
+            each_object=each(seen.capsules.votes, seen.capsules.log_vote_presence),
+            mean=pcae.mean(pixels),
+        )
+
+    return SCAE(init, infer, render)
+
+
+def posterior_presence(explained: Explained) -> Array:
+    """Responsibilities ``[K]``, summed over all parts, present or not, without the dummy's: a feature of the image."""
+    return jnp.sum(explained.responsibility, (0, 2))

@@ -1,0 +1,124 @@
+"""The experiment of constellations: it runs from end to end, and figures are those of known answers."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import ccae as configs
+from experiments import ccae
+from objcentric.data import constellations
+from objcentric.errors import UserError
+from objcentric.training import loop
+from tests.experiments import labelled_images
+
+
+@pytest.fixture(scope="module", params=["fast", "baseline"])
+def run(request, tmp_path_factory):
+    """Folder and content of eval.json of a finished run."""
+    folder = tmp_path_factory.mktemp("runs") / request.param
+    return folder, loop.run(labelled_images.make_constellations(request.param), folder, ccae.build)
+
+
+def test_a_run(run):
+    folder, content = run
+    assert (content["steps"], content["num_examples"]) == (4, 13)
+    assert 0 <= content["error"] <= 2 / 3 and len(content["active"]) == 3
+    assert np.isfinite(content["log_likelihood"]) and 0 < content["capsules"] < 3
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss", "too_few", "prior_within", "prior_between", "deformation", "log_likelihood"} <= rows[0].keys()
+    assert {path.name for path in (folder / "figures").iterdir()} >= {"constellations.png", "learning_curve.png"}
+
+
+@pytest.mark.parametrize("variant", configs.VARIANTS)
+def test_variants(variant):
+    experiment = ccae.build(configs.get_config(variant))
+    params = jax.eval_shape(experiment.init, jax.random.key(0))[0]
+    size = sum(leaf.size for leaf in jax.tree.leaves(params["inference"]))
+    assert (size > 5e6) == (variant in ("thesis", "thesis_baseline", "release"))
+    with pytest.raises(ValueError, match="write one of :fast"):
+        configs.get_config("all")
+
+
+def first_loss(params=None, **fields):
+    config = labelled_images.make_constellations(**fields)
+    experiment = ccae.build(config)
+    params = jax.jit(experiment.init)(jax.random.key(0))[0] if params is None else params
+    batch = {"seed": jnp.arange(4, dtype=jnp.uint32)}
+    keys = jax.random.split(jax.random.key(1), 4)
+    (loss, (metrics, _)), grads = jax.jit(jax.value_and_grad(experiment.loss, has_aux=True))(params, batch, keys, 0, ())
+    return loss, metrics, grads
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms():
+    weights = {"likelihood": 2.0, "prior_within": 3.0, "prior_between": 0.5, "too_few": 7.0, "deformation": 0.1}
+    loss, metrics, grads = first_loss(**{f"losses__{name}": value for name, value in weights.items()})
+    expected = -2 * metrics["log_likelihood"] + sum(
+        weights[name] * metrics[name] for name in ("prior_within", "prior_between", "too_few", "deformation")
+    )
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
+def test_scenes_of_training_are_new_in_each_step_and_those_of_evaluation_are_not():
+    experiment = ccae.build(labelled_images.make_constellations())
+    params = jax.jit(experiment.init)(jax.random.key(0))[0]
+    batch = {"seed": jnp.arange(4, dtype=jnp.uint32)}
+    loss = jax.jit(experiment.loss)
+    losses = [float(loss(params, batch, jax.random.split(jax.random.key(i), 4), 0, ())[0]) for i in (1, 2)]
+    assert losses[0] != losses[1]
+    figures = [experiment.evaluate(params, experiment.data.test, jax.random.key(i), final=True) for i in (1, 2)]
+    assert figures[0] == figures[1]  # neither scenes nor presences are noisy
+
+
+def test_figures_of_an_oracle(monkeypatch):
+    """Of a model that knows the constellation of every point but calls it by another number."""
+    config = labelled_images.make_constellations()
+    world = constellations.make_config(config.data)
+    real, calls = constellations.batch, {}
+
+    def batch(c, keys):
+        scenes = real(c, keys)
+        calls["constellation"] = scenes.constellation
+        return scenes
+
+    monkeypatch.setattr(constellations, "batch", batch)
+    experiment = ccae.build(config)
+    params = jax.jit(experiment.init)(jax.random.key(0))[0]
+    real_rightly = ccae.clustering.segmentation_accuracy
+    given = {}
+
+    def rightly(assigned, true, there, *size):
+        given["size"] = size
+        return real_rightly((true + 1) % 3, true, there, *size)
+
+    monkeypatch.setattr(ccae.clustering, "segmentation_accuracy", rightly)
+    figures = experiment.evaluate(params, experiment.data.test, jax.random.key(0), final=True)
+    assert figures["error"] == 0 and given["size"] == (3, len(world.patterns))
+
+
+def test_what_failed():
+    signature = ccae.build(labelled_images.make_constellations()).signature
+    assert signature({"error": 0.03, "active": [0.5, 0.5, 0.5]}) is None
+    assert signature({"error": 0.3, "active": [0.5, 0.5, 0.5]}) == "error above 4%"
+    assert signature({"error": 0.3, "active": [0.5, 0.0, 0.5]}) == "1 of 3 capsules unused"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"data__name": "circles"}, "data.(name='circles' has no constellations|.* is missing)"),
+        ({"losses__sparsity": "none"}, "losses.sparsity='none' is unknown"),
+        ({"losses__too_few": -1.0}, "losses.too_few=-1.0: use 0 or more"),
+        ({"losses__num_classes": 0.0}, "losses.num_classes=0.0 must be above 0"),
+        ({"losses__least_parts": 0}, "losses.least_parts=0 must be at least 1"),
+        ({"evaluate__num_pictures": 0}, "evaluate.num_pictures=0 must be at least 1"),
+        ({"model__decoder": "mlp"}, "model.decoder='mlp' is unknown"),
+        ({"data__keep": 2.0}, "data.keep=2.0 must lie"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(fields, said):
+    with pytest.raises(UserError, match=said):
+        ccae.build(labelled_images.make_constellations(**fields))

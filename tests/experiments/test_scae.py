@@ -1,0 +1,181 @@
+"""The experiment of SCAE on tiny images: it runs from end to end; figures are those of known answers."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.io
+
+from configs import scae as configs
+from experiments import scae
+from objcentric.data.loader import Data
+from objcentric.errors import UserError
+from objcentric.metrics import clustering
+from objcentric.training import loop
+from tests.experiments import labelled_images
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Folder and content of eval.json of a finished run."""
+    folder, data = tmp_path_factory.mktemp("runs") / "scae", labelled_images.make_data()
+    config = labelled_images.make_config(evaluate__affine=True)
+    return folder, loop.run(config, folder, lambda config: scae.build(config, data=data))
+
+
+def test_a_run(run):
+    folder, content = run
+    assert (content["steps"], content["num_examples"]) == (4, 13)
+    both = [f"{feature}_{name}" for feature in scae.FEATURES for name in clustering.FIGURES]
+    names = {f"{place}{name}" for place in ("", "affine_") for name in both}
+    assert names <= content.keys() and "left_out" not in content
+    assert all(0 <= content[name] <= 1 for name in names if "ari" not in name)
+    assert {"log_likelihood", "part_log_likelihood", "mse", "parts_there", "objects_there"} <= content.keys()
+    assert 0 <= content["unexplained"] <= 1 and 1 <= content["objects_effective"] <= 4
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert {"loss", "posterior_within", "posterior_between", "deformation", "log_likelihood"} <= rows[0].keys()
+    assert any("valid/posterior_lin_match_refit" in row for row in rows)
+    names = {path.name for path in (folder / "figures").iterdir()}
+    assert {"templates.png", "reconstructions.png", "learning_curve.png"} <= names
+
+
+def test_without_labels_a_run_says_what_it_leaves_out(tmp_path, capsys):
+    data = labelled_images.unlabelled(labelled_images.make_data(3))
+    config = labelled_images.make_config(
+        model__channels=3, model__mixing="template", data__sobel=True, losses__sparsity="thesis"
+    )
+    experiment = scae.build(config, data=data)
+    assert experiment.headline == ("log_likelihood",)
+    content = loop.run(config, tmp_path / "run", lambda _: experiment)
+    assert content["left_out"] == [f"{feature}_{name}" for feature in scae.FEATURES for name in clustering.FIGURES]
+    assert "prior_lin_match" not in content and np.isfinite(content["log_likelihood"])
+    assert "labels are missing: the figures leave out max_act" in capsys.readouterr().err
+
+
+def test_labels_of_tests_alone():
+    data = labelled_images.make_data()
+    data = data._replace(train={"image": data.train["image"]})
+    experiment = scae.build(labelled_images.make_config(), data=data)
+    params = jax.jit(experiment.init)(jax.random.key(0))[0]
+    figures = experiment.evaluate(params, data.test, jax.random.key(0), final=True)
+    assert {"prior_nmi", "posterior_lin_match_refit"} <= figures.keys()
+    assert figures["left_out"][:2] == ["prior_max_act", "prior_clust_nn"]
+
+
+def first_loss(**fields):
+    experiment = scae.build(labelled_images.make_config(**fields), data=labelled_images.make_data())
+    params = jax.jit(experiment.init)(jax.random.key(0))[0]
+    batch = {name: jnp.asarray(rows[:4]) for name, rows in experiment.data.train.items()}
+    keys = jax.random.split(jax.random.key(1), 4)
+    run = jax.jit(jax.value_and_grad(experiment.loss, has_aux=True))
+    (loss, (metrics, _)), grads = run(params, batch, keys, 0, ())
+    return loss, metrics, grads
+
+
+@pytest.mark.parametrize("form", ["release", "thesis"])
+def test_the_loss_is_the_weighted_sum_of_its_terms(form):
+    weights = dict(zip(scae.WEIGHTS, (2.0, 3.0, 0.5, 0.25, 7.0, 0.1, 0.7), strict=True))
+    fields = {f"losses__{name}": value for name, value in weights.items()}
+    loss, metrics, grads = first_loss(losses__sparsity=form, **fields)
+    terms = {"image": -metrics["log_likelihood"], "parts": -metrics["part_log_likelihood"]}
+    terms |= {name: metrics[name] for name in scae.WEIGHTS[2:]}
+    np.testing.assert_allclose(loss, sum(weights[name] * terms[name] for name in weights), rtol=1e-5)
+    assert metrics["posterior_between"] <= 0  # minus an entropy: that of the batch is to be high
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
+def test_evaluation_has_no_noise():
+    data = labelled_images.make_data()
+    experiment = scae.build(labelled_images.make_config(data__shift=0), data=data)
+    params = jax.jit(experiment.init)(jax.random.key(0))[0]
+    figures = [experiment.evaluate(params, data.test, jax.random.key(i), final=False) for i in (0, 1)]
+    assert figures[0] == figures[1]
+    shifted = scae.build(labelled_images.make_config(), data=data)  # the same noise, were there any, but other places
+    figures = [shifted.evaluate(params, data.test, jax.random.key(i), final=False) for i in (0, 1)]
+    assert figures[0]["log_likelihood"] != figures[1]["log_likelihood"]
+
+
+def test_affnist(tmp_path):
+    """Images of 40x40 pixels, which are not shifted, by clusters of the data's own."""
+    labels = np.arange(12) % 2
+    bars = np.zeros((12, 40, 40), np.uint8)
+    bars[labels == 0, 18:22, 5:35], bars[labels == 1, 5:35, 18:22] = 200, 200
+    (tmp_path / "test_batches").mkdir()
+    data = {"image": bars.reshape(12, -1).T, "label_int": labels.astype(np.uint8)[None]}
+    scipy.io.savemat(tmp_path / "test_batches" / "1.mat", {"affNISTdata": data})
+    config = labelled_images.make_config(data__canvas=(40, 40), data__shift=3, evaluate__affnist=str(tmp_path))
+    experiment = scae.build(config, data=labelled_images.make_data())
+    params = jax.jit(experiment.init)(jax.random.key(0))[0]
+    figures = experiment.evaluate(params, experiment.data.test, jax.random.key(0), final=True)
+    names = {f"affnist_{feature}_{name}" for feature in scae.FEATURES for name in clustering.FIGURES}
+    assert names <= figures.keys() and not any(name.startswith("affine_") for name in figures)
+
+
+def test_usage_tells_of_collapse():
+    eye, there = np.eye(3)[[0, 1, 2, 0]], np.ones((4, 2))
+    fine = scae.usage({"posterior": 2 * eye, "prior": eye, "part_presence": there})
+    assert (fine["objects_used"], fine["parts_used"], fine["parts_there"], fine["objects_there"]) == (3, 2, 2, 1)
+    assert fine["objects_effective"] == pytest.approx(np.exp(-(0.5 * np.log(0.5) + 0.5 * np.log(0.25))))
+    assert fine["unexplained"] == 0 and fine["objects_vary"] > 0.4
+    one = np.eye(3)[[0, 0, 0, 0]]  # of whose two parts the dummy explains one
+    collapsed = scae.usage({"posterior": one, "prior": one, "part_presence": there})
+    assert (collapsed["objects_used"], collapsed["objects_vary"], collapsed["unexplained"]) == (1, 0, 0.5)
+    signature = scae.build(labelled_images.make_config(), data=labelled_images.make_data()).signature
+    assert signature(fine) is None
+    assert signature(collapsed) == "objects have collapsed: one explains all images"
+    assert signature(fine | {"parts_used": 1}).startswith("parts have collapsed")
+    nothing = scae.usage({"posterior": 0 * eye, "prior": 0 * eye, "part_presence": 0 * there})
+    assert all(np.isfinite(value) for value in nothing.values())
+
+
+SIZES = {"embedded": (16, 1), "mnist": (28, 1), "mnist40": (28, 1), "svhn": (32, 3), "cifar10": (32, 3), "own": (9, 3)}
+
+
+@pytest.mark.parametrize("variant", configs.VARIANTS)
+def test_variants(variant):
+    """Each makes sense as it is, and trains if it is made small."""
+    config = configs.get_config(variant)
+    if variant.startswith("own"):
+        with pytest.raises(UserError, match="data.source is empty"):
+            scae.build(config)
+        config.data.source = "images.npz"
+    config.evaluate.affnist = ""
+    side, channels = SIZES[variant.split("_")[0].replace("affnist", "mnist40")]
+    split = {"image": np.full((4, side, side, channels), 99, np.uint8), "label": np.arange(4, dtype=np.int32)}
+    data = Data(split, split, split)
+    jax.eval_shape(scae.build(config, data=data).init, jax.random.key(0))
+    labelled_images.shrink(config)
+    experiment = scae.build(config, data=data)
+    shapes = jax.eval_shape(experiment.init, jax.random.key(0))[0]
+    out = jax.eval_shape(
+        jax.grad(experiment.loss, has_aux=True), shapes, split, jax.random.split(jax.random.key(0), 4), 0, ()
+    )
+    assert jax.tree.structure(out[0]) == jax.tree.structure(shapes)
+    experiment.optimizer.init(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes))
+    with pytest.raises(ValueError, match="write one of :embedded"):
+        configs.get_config("all")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"model__channels": 3}, r"images have shape \(10, 10, 1\): set model.channels=1"),
+        ({"evaluate__num_clusters": 1}, "evaluate.num_clusters=1 cannot match 2 classes: use 2 or more"),
+        ({"losses__sparsity": "none"}, "losses.sparsity='none' is unknown"),
+        ({"losses__image": -1.0}, "losses.image=-1.0: use 0 or more"),
+        ({"evaluate__batch_size": 0}, "evaluate.batch_size=0 must be at least 1"),
+        ({"evaluate__num_train": -1}, "evaluate.num_train=-1: use 0 or more"),
+        ({"evaluate__affnist": "/nowhere"}, "evaluate.affnist has images of 40x40x1: set data.canvas"),
+        (
+            {"evaluate__affnist": "/nowhere", "data__canvas": (40, 40)},
+            "/nowhere holds no test_batches",
+        ),
+        ({"data__name": "scenes"}, "data.name='scenes' has no whole images"),
+        ({"model__part_encoder": "mean"}, "model.part_encoder='mean' is unknown"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(fields, said):
+    with pytest.raises(UserError, match=said):
+        scae.build(labelled_images.make_config(**fields), data=labelled_images.make_data())

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from configs import scae_ablations as configs
+from experiments import scae, scae_ablations
+from objcentric.errors import UserError
+from objcentric.training import study
+from tests.experiments import labelled_images
+
+
+def make_config(**fields):
+    config = configs.get_config()
+    config.seeds, config.ablations = (3, 4), ("full", "no_special_features")
+    config.runs.embedded = labelled_images.make_config(train__num_steps=2, evaluate__affine=True)
+    del config.runs.embedded.seeds
+    config.update(fields)
+    return config
+
+
+@pytest.mark.parametrize("variant", configs.VARIANTS)
+def test_the_config_has_all_rows_and_each_changes_fields_that_there_are(variant):
+    config = configs.get_config(variant)
+    assert config.ablations == tuple(scae_ablations.ABLATIONS)
+    for data in config.runs:
+        runs = {name: scae_ablations.run_config(config, data, name) for name in config.ablations}
+        assert all(run.seeds == config.seeds for run in runs.values())
+        assert len({run.to_json() for run in runs.values()}) == len(runs) == 13
+    with pytest.raises(ValueError, match="write one of :embedded, :mnist"):
+        configs.get_config("all")
+
+
+def test_the_study(tmp_path, monkeypatch):
+    data, real = labelled_images.make_data(), scae.build
+    monkeypatch.setattr(scae, "build", lambda config: real(config, data=data))
+    figures = study.run(make_config(), tmp_path, scae_ablations.study)
+    names = {f"embedded{affine}/{name}" for affine in ("", "_affine") for name in make_config().ablations}
+    assert set(figures["figures"]) == names and figures["seeds"] == [3, 4]
+    header, _, full, _ = (tmp_path / "table.md").read_text().splitlines()
+    assert header == "| ablation | embedded | embedded_affine |"
+    mean = figures["figures"]["embedded/full"]["mean"]
+    assert full.startswith(f"| full | {100 * mean:.1f} (")
+    assert (tmp_path / "embedded_no_special_features" / "eval.json").exists()
+
+
+def test_the_table():
+    config = make_config()
+    per_seed = [{"embedded/full": 0.9, "embedded/no_special_features": v} for v in (0.4, 0.6)]
+    full, without = scae_ablations.table(config, per_seed).splitlines()[2:]
+    assert full == "| full | 90.0 (0.0) |"
+    assert without == f"| no special features | 50.0 ({100 * np.std([0.4, 0.6], ddof=1):.1f}) |"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"ablations": ("full", "no_data")}, "use some of full, no_posterior"),
+        ({"ablations": ()}, r"ablations=\(\): use some"),
+        ({"figure": "lin_match"}, "figure='lin_match' is unknown: use one of prior_max_act"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(fields, said):
+    with pytest.raises(UserError, match=said):
+        scae_ablations.check(make_config(**fields))

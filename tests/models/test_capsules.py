@@ -1,0 +1,143 @@
+"""The object decoder and its mixtures against sums written out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from objcentric.models import capsules
+from objcentric.models.capsules import Capsules, ObjectDecoder
+from objcentric.nn import poses
+
+K, N, D = 3, 4, 5
+
+
+def decoded(parts="poses", num_votes=N, seed=0, noise=(None, None), **fields):
+    decoder = ObjectDecoder(num_votes, parts, hidden=6, **fields)
+    features = jax.random.normal(jax.random.key(seed + 1), (K, D))
+    params = jax.jit(decoder.init)(jax.random.key(seed), features)
+    return jax.device_get((params["params"], features, jax.jit(decoder.apply)(params, features, *noise)))
+
+
+def test_capsules_are_perceptrons_of_their_own():
+    """One by one, as the batched product has them all at once."""
+    params, features, seen = decoded()
+    to_pose = jax.jit(poses.pose)
+    for k in range(K):
+        h = np.maximum(features[k] @ params["hidden"][k] + params["hidden_bias"][k], 0)
+        out = np.asarray(h @ params["output"][k])
+        plain, dynamic = out[: 7 + 2 * N] + params["output_bias"][k], out[7 + 2 * N :].reshape(N, 6)
+        ov = np.asarray(to_pose(plain[:6]))
+        np.testing.assert_allclose(seen.pose[k], ov, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(seen.log_presence[k], -np.log1p(np.exp(-plain[6])), rtol=1e-4)
+        np.testing.assert_allclose(seen.log_vote_presence[k], -np.log1p(np.exp(-plain[7 : 7 + N])), rtol=1e-4)
+        np.testing.assert_allclose(seen.scale[k], np.log1p(np.exp(plain[7 + N :] + 0.5)) + 0.01, rtol=1e-4)
+        for n in range(N):
+            op = np.asarray(to_pose(params["static"][k, n] + dynamic[n]))
+            bottom = np.array([[0, 0, 1]])
+            vote = np.concatenate([ov, bottom]) @ np.concatenate([op, bottom])
+            np.testing.assert_allclose(seen.votes[k, n], vote[:2], rtol=1e-3, atol=1e-5)
+
+
+def test_points_are_moved_by_the_pose_and_those_of_the_baseline_are_not():
+    params, features, seen = decoded("points")
+    _, _, plain = decoded("plain_points")
+    np.testing.assert_allclose(seen.votes, poses.move(seen.pose, plain.votes), rtol=1e-4, atol=1e-6)
+    assert seen.deformation > 0 and plain.deformation == 0
+
+
+def test_without_deformation_offsets_do_not_depend_on_the_input():
+    params, _, seen = decoded("points", deformable=False)
+    np.testing.assert_allclose(seen.votes, poses.move(seen.pose, params["static"]), rtol=1e-5)
+    assert seen.deformation == 0
+
+
+def test_deformation_is_half_the_squared_norm_of_what_depends_on_the_input():
+    params, _, seen = decoded("points")
+    back = poses.move(poses.invert(seen.pose), seen.votes) - params["static"]
+    np.testing.assert_allclose(seen.deformation, np.sum(np.square(back)) / 2, rtol=1e-3)
+
+
+def test_noise_is_added_to_logits():
+    _, _, quiet = decoded()
+    _, _, noisy = decoded(noise=(jnp.full(K, 1.5), jnp.full((K, N), -2.0)))
+
+    def logit(log_p):
+        return log_p - np.log(-np.expm1(log_p))
+
+    np.testing.assert_allclose(logit(noisy.log_presence) - logit(quiet.log_presence), 1.5, rtol=1e-3)
+    np.testing.assert_allclose(logit(noisy.log_vote_presence) - logit(quiet.log_vote_presence), -2, rtol=1e-3)
+
+
+def as_arrays(seen):
+    return jax.tree.map(jnp.asarray, seen)
+
+
+def density(x, loc, scale):
+    return np.prod(np.exp(-((x - loc) ** 2) / 2 / scale**2) / np.sqrt(2 * np.pi) / scale)
+
+
+@pytest.mark.parametrize("mixture", capsules.MIXTURES)
+@pytest.mark.parametrize("dummy", [0.0, 0.01])
+def test_the_mixture_of_points_is_the_sum_of_equation_6_5(mixture, dummy):
+    _, _, seen = decoded("points")
+    points = np.asarray(jax.random.normal(jax.random.key(5), (6, 2)))
+    explained = jax.device_get(capsules.explain_points(points, as_arrays(seen), mixture=mixture, dummy=dummy))
+    a, votes = np.exp(seen.log_presence), np.exp(seen.log_vote_presence)
+    total = sum(a[i] * votes[i, j] for i in range(K) for j in range(N)) if mixture == "normalised" else 1
+    for m in range(6):
+        joint = np.array(
+            [
+                [a[k] * votes[k, n] * density(points[m], seen.votes[k, n], seen.scale[k, n]) for n in range(N)]
+                for k in range(K)
+            ]
+        )
+        likelihood = joint.sum() / total + dummy
+        np.testing.assert_allclose(explained.log_likelihood[m], np.log(likelihood), rtol=1e-4)
+        np.testing.assert_allclose(explained.responsibility[m], joint / total / likelihood, rtol=1e-3)
+        np.testing.assert_allclose(explained.log_joint[m], np.log(joint), rtol=1e-4)
+        assert capsules.winner(explained)[m] == np.argmax(joint.max(1))
+
+
+@pytest.mark.parametrize("mixture", capsules.MIXTURES)
+def test_a_pose_has_one_vote_of_each_capsule_and_the_denominator_all(mixture):
+    _, _, seen = decoded("poses")
+    pose = jax.device_get(poses.pose(jax.random.normal(jax.random.key(5), (N, 6)) / 3))
+    explained = jax.device_get(capsules.explain_poses(pose, as_arrays(seen), mixture=mixture, dummy=0.0))
+    a, votes = np.exp(seen.log_presence), np.exp(seen.log_vote_presence)
+    total = (a[:, None] * votes).sum() if mixture == "normalised" else 1
+    for m in range(N):
+        joint = [
+            a[k] * votes[k, m] * density(np.ravel(pose[m]), np.ravel(seen.votes[k, m]), seen.scale[k, m])
+            for k in range(K)
+        ]
+        np.testing.assert_allclose(explained.log_likelihood[m], np.log(sum(joint) / total), rtol=1e-4)
+        np.testing.assert_allclose(explained.responsibility[m, :, 0], np.divide(joint, sum(joint)), rtol=1e-3)
+
+
+def test_the_dummy_explains_what_is_far_from_all_votes():
+    _, _, seen = decoded("points")
+    far = jnp.full((1, 2), 1e4)
+    explained = capsules.explain_points(far, as_arrays(seen), mixture="unnormalised", dummy=0.01)
+    np.testing.assert_allclose(explained.log_likelihood, np.log(0.01), rtol=1e-6)
+    assert float(explained.responsibility.max()) == 0
+
+
+def test_prior_presence_is_that_of_the_likeliest_vote():
+    _, _, seen = decoded()
+    expected = np.exp(seen.log_presence) * np.exp(seen.log_vote_presence).max(1)
+    np.testing.assert_allclose(np.exp(capsules.log_prior_presence(as_arrays(seen))), expected, rtol=1e-5)
+
+
+def test_gradients_are_finite_at_certain_presences_and_far_votes():
+    seen = Capsules(
+        *(jnp.full(K, -1e3), jnp.full((K, N), -1e3), jnp.zeros((K, 2, 3))),
+        jnp.full((K, N, 2), 1e3),
+        *(jnp.full((K, N), 0.01), jnp.zeros(())),
+    )
+
+    def likelihood(seen):
+        return jnp.sum(capsules.explain_points(jnp.zeros((2, 2)), seen, mixture="normalised", dummy=0.01)[0])
+
+    value, grads = jax.value_and_grad(likelihood)(seen)
+    assert np.isfinite(value) and all(np.isfinite(g).all() for g in jax.tree.leaves(grads))

@@ -1,0 +1,180 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from objcentric.errors import UserError
+from objcentric.models import pcae
+from objcentric.nn import poses, templates
+
+SMALL = pcae.Config(
+    canvas=(12, 14),
+    num_parts=3,
+    template_size=(5, 4),
+    special_features=2,
+    encoder_features=(4, 4),
+    encoder_strides=(2, 1),
+)
+COLOUR = dataclasses.replace(SMALL, channels=3, mixing="template")
+X = jax.random.uniform(jax.random.key(7), (12, 14, 1))
+
+
+@functools.cache
+def made(config):
+    """The model, its functions compiled, and parameters."""
+    model = pcae.make(config)
+    compiled = model._replace(
+        **{name: jax.jit(getattr(model, name)) for name in ("encode", "render", "log_likelihood")}
+    )
+    return compiled, jax.jit(model.init)(jax.random.key(0))
+
+
+def image(config):
+    return jnp.broadcast_to(X, (12, 14, config.channels))
+
+
+@pytest.mark.parametrize("config", [SMALL, COLOUR])
+def test_the_mixture_of_pixels_is_the_sum_of_equation_6_9(config):
+    model, params = made(config)
+    parts = model.encode(params, None, image(config))
+    generative = params["generative"] | {"background": jnp.full(config.channels, 0.3), "background_logit": 0.7}
+    if config.mixing == "alpha":
+        generative["alpha"] = jax.random.normal(jax.random.key(1), (3, 5, 4, 1))
+    pixels = model.render(params | {"generative": generative}, parts.pose, parts.log_presence, parts.template)
+    total, parts, y = 0.0, jax.device_get(parts), np.asarray(image(config))
+    place = jax.jit(templates.place, static_argnums=2)
+    placed = [np.asarray(place(parts.template[m], parts.pose[m], (12, 14))) for m in range(3)]
+    if config.mixing == "alpha":
+        shown = [np.asarray(place(generative["alpha"][m], parts.pose[m], (12, 14)))[..., 0] for m in range(3)]
+    else:
+        shown = [value.mean(-1) / (np.log1p(np.exp(0.5)) + 1e-4) for value in placed]
+    values = [*placed, np.full((12, 14, config.channels), 1 / (1 + np.exp(-0.3)))]
+    weights = [np.exp(a) * np.exp(parts.log_presence[m]) for m, a in enumerate(shown)]
+    weights.append(np.full((12, 14), np.exp(0.7)))
+    for i, j in np.ndindex(12, 14):
+        normal = [np.prod(np.exp(-((y[i, j] - value[i, j]) ** 2) / 2) / np.sqrt(2 * np.pi)) for value in values]
+        each = [weight[i, j] for weight in weights]
+        total += np.log(np.dot(each, normal) / np.sum(each))
+    np.testing.assert_allclose(model.log_likelihood(pixels, image(config)), total, rtol=1e-5)
+    mean = sum(w[..., None] * v for w, v in zip(weights, values, strict=True)) / sum(weights)[..., None]
+    np.testing.assert_allclose(pcae.mean(pixels), mean, atol=1e-5)
+    best = np.argmax(weights, 0)
+    np.testing.assert_allclose(pcae.mode(pixels), np.choose(best[..., None], values), atol=1e-5)
+
+
+def test_a_template_is_smaller_than_the_canvas_where_its_pose_makes_it_small():
+    """The trap that breaks ports; see also tests/nn/test_templates.py."""
+    model, params = made(SMALL)
+    pose = jnp.tile(jnp.asarray([[0.25, 0, 0.5], [0, 0.25, 0]]), (3, 1, 1))
+    pixels = model.render(params, pose, jnp.zeros(3), jnp.ones((3, 5, 4, 1)))
+    ink = np.argwhere(np.asarray(pixels.value[0, ..., 0]) > 0.5)
+    assert ink.min(0).tolist() == [5, 9] and ink.max(0).tolist() == [6, 11]  # a quarter of each side, to the right
+
+
+def test_absent_parts_leave_the_background():
+    model, params = made(SMALL)
+    pixels = model.render(params, jnp.tile(jnp.eye(2, 3), (3, 1, 1)), jnp.full(3, -1e9), jnp.ones((3, 5, 4, 1)))
+    np.testing.assert_allclose(pcae.mean(pixels), 0.5, rtol=1e-5)
+    likelihood = model.log_likelihood(pixels, X)
+    slopes = jax.grad(lambda p: model.log_likelihood(model.render(params, *p, jnp.ones((3, 5, 4, 1))), X))(
+        (jnp.tile(jnp.eye(2, 3), (3, 1, 1)), jnp.full(3, -1e9))
+    )
+    assert np.isfinite(likelihood) and all(np.isfinite(slope).all() for slope in slopes)
+
+
+def test_noise_is_of_presences_alone():
+    model, params = made(SMALL)
+    quiet, noisy = (model.encode(params, noise, X) for noise in (None, jnp.asarray([2.0, 0, -2])))
+    np.testing.assert_array_equal(quiet.pose, noisy.pose)
+    assert (np.sign(noisy.log_presence - quiet.log_presence) == [1, 0, -1]).all()
+
+
+@pytest.mark.parametrize("pooling", pcae.POOLINGS)
+def test_pooling_by_hand(pooling):
+    encoder = pcae.PartEncoder(3, 9, pooling, (4, 4), (2, 1))
+    params = jax.jit(encoder.init)(jax.random.key(0), X)
+    tree = params["params"]
+    x = X
+    for i, stride in enumerate((2, 1)):
+        layer = tree[f"Conv_{i}"]
+        x = jax.lax.conv_general_dilated(
+            x[None], layer["kernel"], (stride, stride), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )[0]
+        x = np.maximum(x + layer["bias"][None, None], 0)
+    x = x + tree["place"]
+    assert x.shape[:2] == dataclasses.replace(SMALL, part_encoder=pooling).encoder_size
+
+    def dense(layer, x):
+        return np.asarray(x) @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+
+    if pooling == "linear":
+        expected = dense(tree["output"], x.reshape(-1)).reshape(3, 9)
+    else:
+        flat = np.asarray(x.reshape(-1, 4))
+        maps = dense(tree["output"], flat).reshape(-1, 3, 9)
+        logits = dense(tree["attention"], flat) if pooling == "attention" else np.zeros((len(flat), 3))
+        weights = np.exp(logits) / np.exp(logits).sum(0)
+        expected = np.einsum("lms,lm->ms", maps, weights)
+    np.testing.assert_allclose(jax.jit(encoder.apply)(params, X), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_colours_are_of_the_special_features():
+    model, params = made(COLOUR)
+    parts = model.encode(params, None, image(COLOUR))
+    plain = jax.nn.sigmoid(params["generative"]["templates"])
+    colour = parts.template / plain
+    assert colour.shape == (3, 5, 4, 3) and float(jnp.max(jnp.std(colour, (1, 2)))) < 1e-6
+    slope = jax.grad(lambda x: jnp.sum(model.encode(params, None, x).template))(image(COLOUR))
+    assert float(jnp.abs(slope).max()) > 0
+    without = dataclasses.replace(COLOUR, special_features=0)
+    parts = made(without)[0].encode(made(without)[1], None, image(COLOUR))
+    np.testing.assert_allclose(parts.template, jax.nn.sigmoid(made(without)[1]["generative"]["templates"]))
+    assert parts.features.shape == (3, 0)
+
+
+def test_poses_may_be_similarities():
+    config = dataclasses.replace(SMALL, part_similarity=True)
+    model, params = made(config)
+    linear = model.encode(params, None, X).pose[..., :2]
+    square = jnp.swapaxes(linear, 1, 2) @ linear
+    np.testing.assert_allclose(square, square[:, :1, :1] * jnp.eye(2)[None], atol=1e-6)
+
+
+def test_initial_templates_fill_their_range_and_differ():
+    first = pcae.initial_templates(jax.random.key(0), (24, 11, 11, 1)).reshape(24, -1)
+    np.testing.assert_allclose([first.min(1), first.max(1)], np.array([[0.0], [1.0]]).repeat(24, 1), atol=1e-5)
+    assert np.abs(np.corrcoef(first) - np.eye(24)).max() < 0.5
+    many = pcae.initial_templates(jax.random.key(0), (9, 2, 2, 1))  # more than there are pixels
+    assert np.isfinite(many).all() and many.shape == (9, 2, 2, 1)
+
+
+def test_poses_move_templates_as_they_move_points():
+    model, params = made(SMALL)
+    template = jnp.zeros((3, 5, 4, 1)).at[:, 1, 3].set(1.0)  # its middle lies at x = 3/4, y = -2/5
+    pose = poses.pose(jnp.asarray([0.5, 0.3, 0.1, 0.02, 0.01, -0.01]))
+    value = np.asarray(model.render(params, jnp.tile(pose, (3, 1, 1)), jnp.zeros(3), template).value[0, ..., 0])
+    (x, y) = np.asarray(poses.move(pose, jnp.asarray([[0.75, -0.4]])))[0]
+    grid = np.meshgrid((2 * np.arange(12) + 1) / 12 - 1, (2 * np.arange(14) + 1) / 14 - 1, indexing="ij")
+    centre = [float((g * value).sum() / value.sum()) for g in grid]
+    np.testing.assert_allclose(centre, [y, x], atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"part_encoder": "mean"}, "model.part_encoder='mean' is unknown"),
+        ({"mixing": "sum"}, "model.mixing='sum' is unknown"),
+        ({"template_nonlinearity": "tanh"}, "model.template_nonlinearity='tanh' is unknown"),
+        ({"special_features": -1}, "model.special_features=-1: use 0"),
+        ({"part_noise": -1.0}, "model.part_noise=-1.0: use 0 or more"),
+        ({"encoder_strides": (2,)}, "encoder_strides=\\(2,\\): use as many"),
+        ({"encoder_strides": (5, 5)}, r"model.encoder_strides=\(5, 5\) leave nothing of a canvas of \(12, 14\)"),
+        ({"template_size": (0, 3)}, r"model.template_size=\(0, 3\): use two numbers"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(fields, said):
+    with pytest.raises(UserError, match=said):
+        dataclasses.replace(SMALL, **fields)

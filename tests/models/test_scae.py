@@ -1,0 +1,149 @@
+"""OCAE and SCAE: what flows where, and what does not matter."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from objcentric.errors import UserError
+from objcentric.models import capsules, ocae, pcae, scae
+
+PARTS = pcae.Config(
+    canvas=(10, 10),
+    num_parts=3,
+    template_size=(4, 4),
+    special_features=2,
+    encoder_features=(4,),
+    encoder_strides=(2,),
+)
+OBJECTS = ocae.Config(num_capsules=4, blocks=1, heads=1, units=4, features=6, hidden=5)
+X = jax.random.uniform(jax.random.key(7), (10, 10, 1))
+
+
+@functools.cache
+def made(objects=OBJECTS):
+    model = scae.make(PARTS, objects)
+    return model, jax.jit(model.infer), jax.jit(model.init)(jax.random.key(0))
+
+
+@functools.cache
+def slope(name):
+    """Value and gradient of a likelihood."""
+    model, _, params = made()
+    run = jax.jit(jax.value_and_grad(lambda p: getattr(model.infer(p, None, X, X), name)))
+    return run, *run(params)
+
+
+def infer(key=None, objects=OBJECTS):
+    _, run, params = made(objects)
+    return run(params, key, X, X)
+
+
+def test_noise_is_off_without_a_key():
+    quiet, again, noisy = infer(), infer(), infer(jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, quiet, again)
+    for path in (("parts", "log_presence"), ("capsules", "log_presence"), ("capsules", "log_vote_presence")):
+        one, other = (functools.reduce(getattr, path, seen) for seen in (quiet, noisy))
+        assert (np.abs(one - other) > 1e-4).any(), path
+
+
+def test_only_special_features_learn_from_objects():
+    """Section 6.2.3: neither poses, presences nor templates please the objects."""
+    _, _, grads = slope("part_log_likelihood")
+    generative = grads["generative"]["parts"]
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(generative))
+    output = grads["inference"]["parts"]["params"]["output"]["bias"].reshape(3, 9)
+    assert np.any(output[:, 7:]) and not np.any(output[:, :7])
+    assert np.any(grads["generative"]["objects"]["params"]["static"])
+
+
+def test_parts_do_not_learn_of_objects_from_the_image():
+    _, _, grads = slope("log_likelihood")
+    objects = [grads[part]["objects"] for part in ("generative", "inference")]
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(objects))
+    colours = grads["generative"]["parts"]["colours"]["params"]
+    assert all(np.any(layer["bias"]) for layer in colours.values())  # features are learnt from the image by colours
+
+
+def test_the_likelihood_of_parts_is_weighted_by_their_presence():
+    seen = infer()
+    presence = np.exp(seen.parts.log_presence)
+    np.testing.assert_allclose(seen.part_log_likelihood, np.sum(presence * seen.explained.log_likelihood), rtol=1e-5)
+
+
+def test_the_posterior_lacks_what_the_dummy_explains():
+    seen = infer()
+    mass = np.asarray(scae.posterior_presence(seen.explained))
+    np.testing.assert_allclose(mass, np.asarray(seen.explained.responsibility)[..., 0].sum(0), rtol=1e-5)
+    dummy = 0.01 / np.exp(seen.explained.log_likelihood)  # its share of each part
+    np.testing.assert_allclose(mass.sum(), 3 - dummy.sum(), rtol=1e-4)
+    without = infer(objects=dataclasses.replace(OBJECTS, dummy=0.0))
+    np.testing.assert_allclose(without.explained.responsibility.sum((1, 2)), 1, rtol=1e-5)
+
+
+@functools.cache
+def alone(encoder="set_transformer"):
+    model = ocae.make(dataclasses.replace(OBJECTS, object_encoder=encoder), 5, 7)
+    return model._replace(infer=jax.jit(model.infer)), jax.jit(model.init)(jax.random.key(0))
+
+
+@pytest.mark.parametrize(("encoder", "same"), [("set_transformer", True), ("mlp", False)])
+def test_the_order_of_parts(encoder, same):
+    model, params = alone(encoder)
+    parts, presence = jax.random.normal(jax.random.key(1), (5, 7)), jnp.asarray([0.9, 0.1, 0.5, 1.0, 0.3])
+    order = jnp.asarray([2, 0, 4, 1, 3])
+    seen, shuffled = (model.infer(params, None, *each) for each in ((parts, presence), (parts[order], presence[order])))
+    assert np.allclose(seen.pose, shuffled.pose, atol=1e-5) == same
+
+
+@pytest.mark.parametrize("encoder", ["set_transformer", "mlp"])
+def test_absent_parts_are_not_seen(encoder):
+    model, params = alone(encoder)
+    parts, presence = jax.random.normal(jax.random.key(1), (5, 7)), jnp.asarray([1.0, 0, 1, 1, 1])
+    seen, other = (model.infer(params, None, each, presence) for each in (parts, parts.at[1].set(9.0)))
+    np.testing.assert_allclose(seen.votes, other.votes, atol=1e-5)
+
+
+def test_pictures():
+    model, _, params = made()
+    seen = infer()
+    pictures = jax.jit(model.render)(params, seen)
+    render = jax.jit(pcae.make(PARTS).render)
+    of_parts = {part: params[part]["parts"] for part in params}
+    best = np.asarray(capsules.winner(seen.explained))
+    m = np.arange(3)
+    pose = seen.capsules.votes[best, m]
+    log_presence = seen.capsules.log_presence[best] + seen.capsules.log_vote_presence[best, m]
+    expected = pcae.mode(render(of_parts, pose, log_presence, seen.parts.template))
+    np.testing.assert_allclose(pictures.objects, expected, atol=1e-5)
+    pixels = render(of_parts, seen.parts.pose, seen.parts.log_presence, seen.parts.template)
+    np.testing.assert_allclose(pictures.parts, pcae.mode(pixels), atol=1e-5)
+    one = render(of_parts, seen.capsules.votes[2], seen.capsules.log_vote_presence[2], seen.parts.template)
+    np.testing.assert_allclose(pictures.each_object[2], pcae.mode(one), atol=1e-5)
+    presence = np.exp(seen.parts.log_presence)[:, None, None, None]
+    np.testing.assert_allclose(pictures.each_part, pixels.value[:3] * presence, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["log_likelihood", "part_log_likelihood"])
+def test_it_learns_one_image(name):
+    """A step along the gradient raises what it is of."""
+    run, before, grads = slope(name)
+    after, _ = run(jax.tree.map(lambda p, g: p + 1e-4 * g, made()[2], grads))
+    assert after > before
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"object_encoder": "cnn"}, "model.object_encoder='cnn' is unknown"),
+        ({"mixture": "mean"}, "model.mixture='mean' is unknown"),
+        ({"num_capsules": 0}, "model.num_capsules=0 must be positive"),
+        ({"noise": -1.0}, "model.noise=-1.0: use 0 or more"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(fields, said):
+    with pytest.raises(UserError, match=said):
+        dataclasses.replace(OBJECTS, **fields)

@@ -1,0 +1,87 @@
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import objcentric
+from experiments import ccae, scae
+from objcentric import explainer
+from objcentric.errors import UserError
+from objcentric.training import loop
+from tests.experiments import labelled_images
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """That of a run of an SCAE."""
+    path, data = tmp_path_factory.mktemp("runs") / "scae", labelled_images.make_data()
+    loop.run(labelled_images.make_config(train__num_steps=2), path, lambda config: scae.build(config, data=data))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    return explainer.load(folder)
+
+
+def bar():
+    return labelled_images.make_split(1, 5)["image"][0]
+
+
+def test_an_explanation(run):
+    told = objcentric.explain(run, bar())
+    assert told.part_pose.shape == (3, 2, 3) and told.object_pose.shape == (4, 2, 3)
+    assert told.template.shape == (3, 4, 4, 1) and told.reconstruction.shape == (12, 12, 1)
+    assert ((told.part_presence > 0) & (told.part_presence < 1)).all() and told.object_presence.shape == (4,)
+    assert told.responsibility.shape == (3, 4) and (told.responsibility.sum(1) <= 1 + 1e-5).all()
+    assert set(told.assignment.tolist()) <= {-1, 0, 1, 2, 3}
+    sure = (told.responsibility.sum(1) >= 0.5) & (told.part_presence >= 0.5)
+    assert ((told.assignment >= 0) == sure).all()
+    told.picture.canvas.draw()
+
+
+def test_it_is_the_model_without_noise(run):
+    model = explainer.make(run.config)
+    x = np.pad(bar() / np.float32(255), ((1, 1), (1, 1), (0, 0)))
+    seen = jax.jit(model.infer)(run.params, None, x, x)
+    told = objcentric.explain(run, bar())
+    np.testing.assert_allclose(told.part_presence, np.exp(seen.parts.log_presence), rtol=1e-5)
+    np.testing.assert_allclose(told.object_pose, seen.capsules.pose, rtol=1e-4, atol=1e-6)
+
+
+def test_folders_and_other_forms_of_an_image_do_as_well(run, folder):
+    first = objcentric.explain(run, bar()).object_presence
+    for image in (bar()[..., 0], bar() / 255.0, np.asarray(Image.fromarray(bar()[..., 0]))):
+        np.testing.assert_allclose(objcentric.explain(run, image).object_presence, first, rtol=1e-5)
+    np.testing.assert_allclose(objcentric.explain(folder, bar()).object_presence, first, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.zeros((10, 10, 3), np.uint8), r"shape \(10, 10, 3\): give \[H, W, 1\], at most 12x12 pixels"),
+        (np.zeros((13, 10), np.uint8), r"shape \(13, 10, 1\)"),
+        (np.zeros(4, np.uint8), r"shape \(4,\)"),
+        (np.full((5, 5), 7.0), r"float64 in 7.0..7.0: give uint8, or float in \[0, 1\]"),
+        (np.full((5, 5), 7), "int64 in 7..7"),
+        (np.full((5, 5), np.nan), "float64 in nan..nan"),
+    ],
+)
+def test_images_that_cannot_be(run, image, said):
+    with pytest.raises(UserError, match=said):
+        objcentric.explain(run, image)
+
+
+def test_runs_of_other_experiments(tmp_path):
+    loop.run(labelled_images.make_constellations(train__num_steps=2), tmp_path / "ccae", ccae.build)
+    with pytest.raises(UserError, match="the run is one of ccae: give one of configs/scae.py"):
+        objcentric.explain(tmp_path / "ccae", bar())
+    with pytest.raises(UserError, match="holds no run"):
+        objcentric.explain(tmp_path / "nothing", bar())
+
+
+def test_unknown_fields_of_a_model():
+    config = labelled_images.make_config()
+    config.model.magic = 3
+    with pytest.raises(UserError, match="model.magic is unknown"):
+        explainer.make(config)
