@@ -42,6 +42,7 @@ def reference(request, tmp_path_factory) -> tuple[ConfigDict, Path]:
     return config, root / "reference"
 
 
+@pytest.mark.parametrize("reference", VARIANTS[:1], ids=["nvil"], indirect=True)  # whose state has all there is
 def test_sigkill(reference, tmp_path):
     config, folder = reference
     with start(config, tmp_path / "run") as process:
