@@ -99,7 +99,7 @@ def test_impossible_configs(fields, message):
 
 @pytest.mark.parametrize("variant", ["paper", "conv"])
 def test_other_networks(variant):
-    """The loss of the paper's variants, and its gradient, are finite for sequences of both stages."""
+    """The loss of the paper's variants has a gradient, of the right shapes, for sequences of both stages."""
     config = sequences.configs.get_config(variant)
     sequences.shrink(config)
     config.model.object_size = (4.0, 4.0)
