@@ -35,6 +35,7 @@ COMPARISONS = (
             *(
                 "sqair_conv",
                 "sqair_embedded",
+                "sqair_embedded_seed_3",
                 "sqair_embedded_velocity",
                 "air_moving_embedded",
                 "vrnn_conv",
