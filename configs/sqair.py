@@ -68,10 +68,9 @@ def model() -> ConfigDict:
     c.output_std = 0.3  # std of the Gaussian likelihood
     c.reach = 1.5  # largest shift of a glimpse's centre, the canvas' sides being at +-1 (authors' release: 1); above 1,
     # objects that leave keep their look and their path out of view, and come back as themselves
-    c.motion = (
-        "position"  # what tells where objects go: 'position', RNNs alone, as in the authors' release; 'velocity', also
-    )
-    # that of the last frame: fewer identities are swapped, but more objects are counted twice that were out of view
+    # What tells where objects go: 'position', RNNs alone, as in the authors' release; 'velocity', also that of the last
+    # frame: fewer identities are swapped, but more objects that were out of view are counted twice.
+    c.motion = "position"
     c.discovery_prior = "annealed"  # of the number of new objects: 'annealed', or 'learned' from that of the old ones
     c.rediscovery_factor = 1e-6  # 'annealed': of presence_prior after the first frame, where new objects are unlikely
     # (in the authors' release about 5e-5; where they come at any time, use 1)
