@@ -35,11 +35,11 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config.evaluate.addition_steps = 10_000  # the paper: 1e7
     if variant == "any_time":
         config.data.appear = "any_time"
-        config.model.rediscovery_factor = 1.0
+        config.model.rediscovery_factor.update(start=1.0, end=1.0)
     if variant in ("paper", "conv"):
         config.model.hidden = 256 if variant == "paper" else 128
         config.model.network = "mlp" if variant == "paper" else "conv"
-        config.model.update(discovery_prior="learned", reach=1.0, scale_std=1.0)
+        config.model.update(motion="position", discovery_prior="learned", reach=1.0, scale_std=1.0)
         config.model.presence_margin.update(start=1e-4, steps=0)
         config.optimizer.update(name="rmsprop", learning_rate=1e-5, clip_norm=0.0)
         config.optimizer.update(decay="stairs", stairs_at=(400_000, 1_000_000), stairs_to=(1 / 3, 0.1))
@@ -68,12 +68,10 @@ def model() -> ConfigDict:
     c.output_std = 0.3  # std of the Gaussian likelihood
     c.reach = 1.5  # largest shift of a glimpse's centre, the canvas' sides being at +-1 (authors' release: 1); above 1,
     # objects that leave keep their look and their path out of view, and come back as themselves
-    # What tells where objects go: 'position', RNNs alone, as in the authors' release; 'velocity', also that of the last
-    # frame: fewer identities are swapped, but more objects that were out of view are counted twice.
-    c.motion = "position"
+    # What tells where objects go: 'position', RNNs alone, as in the authors' release; 'velocity', also the displacement
+    # of the last frame, without which objects that meet swap their identities more often.
+    c.motion = "velocity"
     c.discovery_prior = "annealed"  # of the number of new objects: 'annealed', or 'learned' from that of the old ones
-    c.rediscovery_factor = 1e-6  # 'annealed': of presence_prior after the first frame, where new objects are unlikely
-    # (in the authors' release about 5e-5; where they come at any time, use 1)
     c.discovery_bias = 1.0  # initial logit of a new object under q in the first frame
     c.rediscovery_bias = 0.0  # and in later frames
     c.propagation_bias = 4.0  # initial logit of staying, under q
@@ -83,6 +81,13 @@ def model() -> ConfigDict:
     c.presence_prior.start = 0.99
     c.presence_prior.end = 1e-5
     c.presence_prior.steps = 3_500
+    # 'annealed': of presence_prior after the first frame, where new objects are unlikely (in the authors' release about
+    # 5e-5; where they come at any time, use 1). If it starts too small, spare objects are discovered in the first
+    # frame; if it ends too large, objects that come back into view pass for new ones.
+    c.rediscovery_factor = ConfigDict()
+    c.rediscovery_factor.start = 1e-4
+    c.rediscovery_factor.end = 1e-30
+    c.rediscovery_factor.steps = 6_000
     c.presence_margin = ConfigDict()  # probabilities of presence stay within (margin, 1 - margin)
     c.presence_margin.start = 0.1
     c.presence_margin.end = 1e-4

@@ -26,7 +26,8 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config.data = data()
     config.model.update(object_size=(27.0, 10.0), glimpse_size=(28, 12))  # medians of PETS09-S2L1; the paper's glimpse
     # People come at any time, and those who are less than half in view no longer count.
-    config.model.update(rediscovery_factor=1.0, reach=1.0)
+    config.model.reach = 1.0
+    config.model.rediscovery_factor.update(start=1.0, end=1.0)
     config.evaluate.given_frames = 4
     config.evaluate.addition_steps = 0  # there are no digits to add
     if variant == "conv":

@@ -23,7 +23,8 @@ OBJECTIVES = (
     *("vimco", "vimco_arithmetic", "rloo", "reinforce", "ww", "fivo"),
     *("elbo", "iwae", "miwae", "ciwae", "piwae"),  # pathwise: presence learns nothing
 )
-SCHEDULED = {"presence_prior": 1.0, "presence_margin": 0.4}  # fields of config.model that follow the step; at most
+# Fields of config.model that follow the step, and the most they may be
+SCHEDULED = {"presence_prior": 1.0, "rediscovery_factor": 1.0, "presence_margin": 0.4}
 
 
 def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:

@@ -70,7 +70,7 @@ def normal(value, loc, scale):
     return stats.norm(loc, scale).logpdf(value).sum()
 
 
-def densities(config, params, x, presence_prior, z):
+def densities(config, params, x, presence_prior, rediscovery_factor, z):
     """log p(x, z), log q(z | x), its discrete part and the image means ``[T, H, W, C]``."""
     inference, generative = params["inference"], params["generative"]
     initial = {name: np.float64(leaf) for part in params.values() for name, leaf in part["initial_state"].items()}
@@ -150,7 +150,7 @@ def densities(config, params, x, presence_prior, z):
         if config.discovery_prior == "learned":
             logits = np.float64(generative["discovery_logits"])[min(t, 1), len(kept)]
         else:
-            success = presence_prior * (config.rediscovery_factor if t else 1)
+            success = presence_prior * (rediscovery_factor if t else 1)
             logits = np.arange(config.num_objects + 1) * np.log(success)
         log_p += logits[len(found)] - logsumexp(logits[: config.num_objects - len(kept) + 1])
 

@@ -18,7 +18,8 @@ from tests.models import air_by_hand
 from tests.models import sqair_by_hand as by_hand
 from tests.models.test_air import filled, row
 
-HPARAMS = {"presence_prior": jnp.float32(0.3), "presence_margin": jnp.float32(0.01)}
+HPARAMS = {"presence_prior": 0.3, "rediscovery_factor": 0.8, "presence_margin": 0.01}
+HPARAMS = {name: jnp.float32(value) for name, value in HPARAMS.items()}
 BASE = sqair.Config(
     canvas=(9, 11, 1),
     num_objects=3,
@@ -29,7 +30,6 @@ BASE = sqair.Config(
     object_size=(4.0, 3.0),
     reach=1.3,
     motion="velocity",
-    rediscovery_factor=0.8,
     propagation_bias=3.0,
 )
 CONV = {
@@ -156,7 +156,7 @@ def test_densities_by_hand(name):
     """Of every event: log p(x, z), log q(z | x) and the image means equal those of the second implementation."""
     _, params, x = setup(name)
     for trace in [convolutional()[0]] if name == "conv" else one_of_each_event(name):
-        expected = by_hand.densities(CONFIGS[name], params, x, 0.3, trace.z)
+        expected = by_hand.densities(CONFIGS[name], params, x, 0.3, 0.8, trace.z)
         ours = trace.log_p, trace.log_q, trace.log_q_discrete, trace.outputs["mean"]
         for value, exact in zip(ours, expected, strict=True):
             np.testing.assert_allclose(value, exact, rtol=5e-5, atol=5e-4)
@@ -256,7 +256,7 @@ def test_choices_of_a_frame_sum_to_one(state, number):
     p = np.exp(np.float64(steps.log_p) - steps.outputs["log_likelihood"] - continuous)
     assert p.sum() == pytest.approx(1, abs=1e-4)
     staying = STAYS ** kept.sum(-1) * (1 - STAYS) ** (before.sum() - kept.sum(-1))
-    success = 0.3 if state.first else 0.3 * BASE.rediscovery_factor
+    success = 0.3 if state.first else 0.3 * HPARAMS["rediscovery_factor"]
     powers = np.cumsum(success ** np.arange(4))[np.int32(3 - kept.sum(-1))]  # eq. 5.8: of at most N - P_t
     np.testing.assert_allclose(p, staying * success ** new.sum(-1) / powers, rtol=1e-3)
 
@@ -502,7 +502,7 @@ def test_generated_sequences(name):
         if not numbers.size:
             continue
         if name == "annealed":
-            p = (0.6 * (config.rediscovery_factor if t else 1)) ** np.arange(slots + 1)
+            p = (0.6 * (HPARAMS["rediscovery_factor"] if t else 1)) ** np.arange(slots + 1)
         else:
             p = np.exp(params["generative"]["discovery_logits"][int(t != 0), others])
         p = p[: slots - others + 1] / p[: slots - others + 1].sum()

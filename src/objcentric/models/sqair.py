@@ -78,7 +78,6 @@ class Config:
     reach: float = 1.0
     motion: str = "position"
     discovery_prior: str = "annealed"
-    rediscovery_factor: float = 1.0
     discovery_bias: float = 1.0
     rediscovery_bias: float = 0.0
     propagation_bias: float = 4.0
@@ -86,7 +85,7 @@ class Config:
     decoder_bias: float = -2.0
 
     def __post_init__(self):
-        positive = ("num_objects", "what_dim", "hidden", "decoder_hidden", "num_frames", "rediscovery_factor")
+        positive = ("num_objects", "what_dim", "hidden", "decoder_hidden", "num_frames")
         check_fields(self, choices=_CHOICES, positive=positive)
         for kind in ("encoder", "decoder"):
             features, strides = (getattr(self, f"{kind}_{name}") for name in ("features", "strides"))
@@ -206,14 +205,15 @@ def make(config: Config) -> Sequential:
             distributions.bernoulli(presence[:, 0] + config.propagation_prior_bias, margin),
         )
 
-    def discovery_log_prob(params, state: State, propagated: Array, success: Array) -> Array:
+    def discovery_log_prob(params, state: State, propagated: Array, hparams: dict) -> Array:
         """log p(D_t | P_t) ``[N + 1]``, of at most N - P_t new objects (eq. 5.8)."""
         number = jnp.arange(slots + 1)
         if config.discovery_prior == "learned":
             table = params["generative"]["discovery_logits"][(1 - state.first).astype(jnp.int32)]
             logits = table[jnp.round(propagated).astype(jnp.int32)]
         else:
-            logits = number * (jnp.log(success) + (1 - state.first) * math.log(config.rediscovery_factor))
+            success, factor = jnp.log(hparams["presence_prior"]), jnp.log(hparams["rediscovery_factor"])
+            logits = number * (success + (1 - state.first) * factor)
         return jax.nn.log_softmax(jnp.where(number <= slots - propagated, logits, -jnp.inf))
 
     def advance(params, state: State, z: Frame) -> State:
@@ -348,7 +348,8 @@ def make(config: Config) -> Sequential:
 
         Args:
           hparams: ``presence_prior``, the success probability of the annealed prior of new objects, and
-            ``presence_margin``: probabilities of presence stay within (margin, 1 - margin).
+            ``rediscovery_factor``, by which it is multiplied after the first frame; ``presence_margin``: probabilities
+            of presence stay within (margin, 1 - margin).
           pathwise: whether gradients flow through the draw of the continuous latents.
 
         Its ``outputs`` are ``mean [H, W, C]``, ``log_likelihood []``, `Objects` ``objects``, their ``identity [N]`` and
@@ -383,7 +384,7 @@ def make(config: Config) -> Sequential:
         where_p, what_p, presence_p = propagation_prior(params, state, margin)
         before, old, new = state.objects.presence, z.propagated, z.discovered
         each = presence_p.log_prob(old.presence) + _sum(where_p.log_prob(old.where)) + _sum(what_p.log_prob(old.what))
-        number = discovery_log_prob(params, state, jnp.sum(old.presence), hparams["presence_prior"])
+        number = discovery_log_prob(params, state, jnp.sum(old.presence), hparams)
         latent = jax.vmap(lambda where, what: where_log_prob(where) + what_log_prob(what))(new.where, new.what)
         objects = merge(z)
         glimpses = decode(params, objects)
@@ -410,7 +411,7 @@ def make(config: Config) -> Sequential:
         presence = (uniform < presence_p.probs) * state.objects.presence
         where, what = jnp.split(temperature * jax.random.normal(keys[1], (slots, latents)), [where_dim], axis=-1)
         propagated = Objects(presence, where_p.loc + where_p.scale * where, what_p.loc + what_p.scale * what)
-        number = discovery_log_prob(params, state, jnp.sum(presence), hparams["presence_prior"])
+        number = discovery_log_prob(params, state, jnp.sum(presence), hparams)
         number = jnp.argmax(number + temperature * jax.random.gumbel(keys[2], number.shape))
         free = 1 - presence
         new = free * (jnp.cumsum(free) <= number)
