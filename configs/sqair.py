@@ -27,7 +27,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config.data = data()
     config.model = model()
     config.curriculum = curriculum()
-    config.train.update(num_steps=8_500, batch_size=16, eval_every=1_000, checkpoint_every=500)
+    config.train.update(num_steps=10_500, batch_size=16, eval_every=1_000, checkpoint_every=500)
     config.train.cpu_devices = 2
     config.evaluate.update(num_particles=1_000, particle_chunk=20, num_examples=200)
     config.evaluate.given_frames = 3  # frames seen before the others are imagined
@@ -87,18 +87,18 @@ def model() -> ConfigDict:
     c.rediscovery_factor = ConfigDict()
     c.rediscovery_factor.start = 1e-4
     c.rediscovery_factor.end = 1e-30
-    c.rediscovery_factor.steps = 6_000
+    c.rediscovery_factor.steps = 7_500
     c.presence_margin = ConfigDict()  # probabilities of presence stay within (margin, 1 - margin)
     c.presence_margin.start = 0.1
     c.presence_margin.end = 1e-4
-    c.presence_margin.steps = 3_500
+    c.presence_margin.steps = 7_000  # longer than presence_prior's: what is never left out cannot be unlearned
     return c
 
 
 def curriculum() -> ConfigDict:
     c = ConfigDict()
     c.first_frames = 3  # length of the sequences at first
-    c.steps = (4_000, 6_000)  # at which they become longer, in equal parts; the last one brings all frames
+    c.steps = (6_000, 7_500)  # at which they become longer, in equal parts; the last one brings all frames
     return c
 
 
