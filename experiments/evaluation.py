@@ -28,11 +28,18 @@ def check(c: ConfigDict) -> None:
 
 
 def check_scheduled(c: ConfigDict, largest: dict[str, float]) -> None:
-    """UserError unless the fields of config.model that ``largest`` names are schedules within (0, largest]."""
+    """UserError unless the fields of config.model that ``largest`` names are schedules within (0, largest].
+
+    What float32 rounds to 0 is refused, too: its logarithm would make NaNs.
+    """
+    least = float(np.finfo(np.float32).tiny)
     for name, most in largest.items():
         start, end, steps = (c[name][field] for field in ("start", "end", "steps"))
-        if not (0 < start <= most and 0 < end <= most and steps >= 0):
-            raise UserError(f"model.{name}: start={start} and end={end} must lie in (0, {most}], steps={steps} >= 0")
+        if not (least <= start <= most and least <= end <= most and steps >= 0):
+            raise UserError(
+                f"model.{name}: start={start} and end={end} must lie in (0, {most}], above {least:.0e},"
+                f" steps={steps} >= 0"
+            )
 
 
 def make_bound(model: Model, c: ConfigDict, hparams: dict, read: Callable) -> Callable:

@@ -90,6 +90,7 @@ def test_late_objects_are_no_failure():
         ({"objective__name": "fivo"}, "objective.name='fivo' needs two or more filters"),
         ({"model__network": "cnn"}, "model.network='cnn' is unknown"),
         ({"model__presence_prior__end": 0.0}, "model.presence_prior: start="),
+        ({"model__rediscovery_factor__end": 1e-60}, "model.rediscovery_factor: start="),
     ],
 )
 def test_impossible_configs(fields, message):

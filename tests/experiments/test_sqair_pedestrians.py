@@ -46,7 +46,8 @@ def test_variants(variant, network):
     assert (fields.network, fields.glimpse_size) == (network, (28, 12))
     stages = curriculum.stages(config.curriculum, config.data.num_frames, lambda batch, length: batch)
     assert [stage.first for stage in stages] == [0, *config.curriculum.steps]
-    assert fields.reach == config.model.rediscovery_factor.end == 1
+    factor = config.model.rediscovery_factor
+    assert fields.reach == factor.start == factor.end == 1
     with pytest.raises(ValueError, match="write :fast or :conv"):
         sqair_pedestrians.get_config("paper")
 
