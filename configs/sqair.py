@@ -83,10 +83,11 @@ def model() -> ConfigDict:
     c.presence_prior.steps = 3_500
     # 'annealed': of presence_prior after the first frame, where new objects are unlikely (in the authors' release about
     # 5e-5; where they come at any time, use 1). If it starts too small, spare objects are discovered in the first
-    # frame; if it ends too large, objects that come back into view pass for new ones (with motion='velocity').
+    # frame; if it ends too large, objects that come back into view pass for new ones.
     c.rediscovery_factor = ConfigDict()
     c.rediscovery_factor.start = 1e-6
     c.rediscovery_factor.end = 1e-6
+    c.rediscovery_factor.begin = 0
     c.rediscovery_factor.steps = 6_000
     c.presence_margin = ConfigDict()  # probabilities of presence stay within (margin, 1 - margin)
     c.presence_margin.start = 0.1

@@ -35,10 +35,11 @@ def check_scheduled(c: ConfigDict, largest: dict[str, float]) -> None:
     least = float(np.finfo(np.float32).tiny)
     for name, most in largest.items():
         start, end, steps = (c[name][field] for field in ("start", "end", "steps"))
-        if not (least <= start <= most and least <= end <= most and steps >= 0):
+        begin = c[name].get("begin", 0)
+        if not (least <= start <= most and least <= end <= most and min(steps, begin) >= 0):
             raise UserError(
                 f"model.{name}: start={start} and end={end} must lie in (0, {most}], above {least:.0e},"
-                f" steps={steps} >= 0"
+                f" steps={steps} and begin={begin} must be >= 0"
             )
 
 

@@ -91,6 +91,7 @@ def test_late_objects_are_no_failure():
         ({"model__network": "cnn"}, "model.network='cnn' is unknown"),
         ({"model__presence_prior__end": 0.0}, "model.presence_prior: start="),
         ({"model__rediscovery_factor__end": 1e-60}, "model.rediscovery_factor: start="),
+        ({"model__rediscovery_factor__begin": -1}, "model.rediscovery_factor: .* begin=-1 must be >= 0"),
     ],
 )
 def test_impossible_configs(fields, message):

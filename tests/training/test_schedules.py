@@ -29,6 +29,15 @@ def test_geometric_without_steps_is_its_end():
 
 
 @pytest.mark.parametrize(
+    "steps, expected", [(400, {0: 1e-1, 1000: 1e-1, 1100: 1e-2, 1400: 1e-5, 9000: 1e-5}), (0, {999: 1e-1, 1000: 1e-5})]
+)
+def test_geometric_may_begin_later(steps, expected):
+    schedule = schedules.geometric(0.1, 1e-5, steps, begin=1000)
+    values = [float(schedule(jnp.int32(step))) for step in expected]
+    np.testing.assert_allclose(values, list(expected.values()), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
     "fields, expected",
     [
         ({"decay": "constant"}, {0: 1.0, 7: 1.0, 1000: 1.0}),

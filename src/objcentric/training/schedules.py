@@ -12,11 +12,14 @@ from ml_collections import ConfigDict
 from objcentric.errors import UserError
 
 
-def geometric(start: float, end: float, steps: int) -> Callable[[Array], Array]:
-    """A schedule ``step -> value`` that is linear in log space from ``start`` to ``end``, both > 0, then constant."""
+def geometric(start: float, end: float, steps: int, begin: int = 0) -> Callable[[Array], Array]:
+    """A schedule ``step -> value``: both > 0, ``start`` until the step ``begin``, then linear in log space to ``end``.
+
+    ``steps`` are those from ``begin`` on until ``end`` is reached, where it stays.
+    """
 
     def value(step: Array) -> Array:
-        fraction = jnp.clip(step / steps, 0.0, 1.0) if steps else 1.0
+        fraction = jnp.clip((step - begin) / steps, 0.0, 1.0) if steps else step >= begin
         return jnp.exp((1 - fraction) * jnp.log(start) + fraction * jnp.log(end))
 
     return value
