@@ -27,7 +27,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config.data = data()
     config.model = model()
     config.curriculum = curriculum()
-    config.train.update(num_steps=8_500, batch_size=16, eval_every=1_000, checkpoint_every=500)
+    config.train.update(num_steps=10_000, batch_size=16, eval_every=1_000, checkpoint_every=500)
     config.train.cpu_devices = 2
     config.evaluate.update(num_particles=1_000, particle_chunk=20, num_examples=200)
     config.evaluate.given_frames = 3  # frames seen before the others are imagined
@@ -37,6 +37,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
         config.data.appear = "any_time"
         config.model.rediscovery_factor.update(start=1.0, end=1.0)
     if variant in ("paper", "conv"):
+        config.model.motion = "position"
         config.model.hidden = 256 if variant == "paper" else 128
         config.model.network = "mlp" if variant == "paper" else "conv"
         config.model.update(discovery_prior="learned", reach=1.0, scale_std=1.0)
@@ -68,9 +69,9 @@ def model() -> ConfigDict:
     c.output_std = 0.3  # std of the Gaussian likelihood
     c.reach = 1.5  # largest shift of a glimpse's centre, the canvas' sides being at +-1 (authors' release: 1); above 1,
     # objects that leave keep their look and their path out of view, and come back as themselves
-    # What tells where objects go: 'position', RNNs alone, as in the authors' release; 'velocity', also the displacement
-    # of the last frame: fewer identities are swapped, but on some seeds more objects are counted than there are.
-    c.motion = "position"
+    # What tells where objects go: 'velocity', the displacement of the last frame and RNNs; 'position', RNNs alone, as in
+    # the authors' release: more identities are swapped.
+    c.motion = "velocity"
     c.discovery_prior = "annealed"  # of the number of new objects: 'annealed', or 'learned' from that of the old ones
     c.discovery_bias = 1.0  # initial logit of a new object under q in the first frame
     c.rediscovery_bias = 0.0  # and in later frames
@@ -86,9 +87,9 @@ def model() -> ConfigDict:
     # frame; if it ends too large, objects that come back into view pass for new ones.
     c.rediscovery_factor = ConfigDict()
     c.rediscovery_factor.start = 1e-6
-    c.rediscovery_factor.end = 1e-6
-    c.rediscovery_factor.begin = 0
-    c.rediscovery_factor.steps = 6_000
+    c.rediscovery_factor.end = 1e-30
+    c.rediscovery_factor.begin = 3_000  # it stays at its start until then
+    c.rediscovery_factor.steps = 3_000
     c.presence_margin = ConfigDict()  # probabilities of presence stay within (margin, 1 - margin)
     c.presence_margin.start = 0.1
     c.presence_margin.end = 1e-4
@@ -99,7 +100,7 @@ def model() -> ConfigDict:
 def curriculum() -> ConfigDict:
     c = ConfigDict()
     c.first_frames = 3  # length of the sequences at first
-    c.steps = (4_000, 6_000)  # at which they become longer, in equal parts; the last one brings all frames
+    c.steps = (5_000, 7_000)  # at which they become longer, in equal parts; the last one brings all frames
     return c
 
 

@@ -16,6 +16,6 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config.model.object_size = (20.0, 20.0)
     if variant == "fast":
         config.data.num_train = 40_000
-        config.train.num_steps = 10_000
-        config.curriculum.steps = (5_000, 7_000)
+        config.train.num_steps = 12_000
+        config.curriculum.steps = (6_000, 8_500)
     return config
