@@ -69,8 +69,8 @@ def model() -> ConfigDict:
     c.output_std = 0.3  # std of the Gaussian likelihood
     c.reach = 1.5  # largest shift of a glimpse's centre, the canvas' sides being at +-1 (authors' release: 1); above 1,
     # objects that leave keep their look and their path out of view, and come back as themselves
-    # What tells where objects go: 'velocity', the displacement of the last frame and RNNs; 'position', RNNs alone, as in
-    # the authors' release: more identities are swapped.
+    # What tells where objects go: 'velocity', the displacement of the last frame and RNNs; 'position', RNNs alone, as
+    # in the authors' release: more identities are swapped.
     c.motion = "velocity"
     c.discovery_prior = "annealed"  # of the number of new objects: 'annealed', or 'learned' from that of the old ones
     c.discovery_bias = 1.0  # initial logit of a new object under q in the first frame
