@@ -37,10 +37,9 @@ def get_config(variant: str = "fast") -> ConfigDict:
         config.data.appear = "any_time"
         config.model.rediscovery_factor.update(start=1.0, end=1.0)
     if variant in ("paper", "conv"):
-        config.model.motion = "position"
         config.model.hidden = 256 if variant == "paper" else 128
         config.model.network = "mlp" if variant == "paper" else "conv"
-        config.model.update(discovery_prior="learned", reach=1.0, scale_std=1.0)
+        config.model.update(motion="position", discovery_prior="learned", reach=1.0, scale_std=1.0)
         config.model.presence_margin.update(start=1e-4, steps=0)
         config.optimizer.update(name="rmsprop", learning_rate=1e-5, clip_norm=0.0)
         config.optimizer.update(decay="stairs", stairs_at=(400_000, 1_000_000), stairs_to=(1 / 3, 0.1))
