@@ -31,7 +31,6 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config.train.cpu_devices = 2
     config.evaluate.update(num_particles=1_000, particle_chunk=20, num_examples=200)
     config.evaluate.given_frames = 3  # frames seen before the others are imagined
-    config.evaluate.draws = 10  # of q; the likeliest has figures of its own at the end, "..._of_10"; 1: no such
     config.evaluate.addition_steps = 10_000  # the paper: 1e7
     if variant == "any_time":
         config.data.appear = "any_time"

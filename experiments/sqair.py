@@ -60,16 +60,9 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
     annealed = {name: jnp.float32(config.model[name].end) for name in SCHEDULED}
 
-    def trace(params: dict, image: Array, keys: Array) -> Any:
+    def trace(params: dict, image: Array, keys: Array, temperature: float = 1.0) -> Any:
         x, keys = read(image, keys)
-        return jax.vmap(model.trace, (None, 0, 0, None))(params, keys, x, annealed)
-
-    def likeliest(params: dict, image: Array, keys: Array) -> Any:
-        """Of config.evaluate.draws of q, that of the largest weight."""
-        x, keys = read(image, keys)
-        traces = targets.trace_particles(model, params, keys, x, annealed, config.evaluate.draws)
-        best = jnp.argmax(targets.log_w(traces), axis=1)
-        return jax.tree.map(lambda leaf: jax.vmap(lambda draws, at: draws[at])(leaf, best), traces)
+        return jax.vmap(model.trace, (None, 0, 0, None))(params, keys, x, annealed | {"temperature": temperature})
 
     def seen_in(traces: Any) -> dict:
         return sequences.densities(traces) | {
@@ -79,7 +72,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             "extents": traces.outputs["extents"],
         }
 
-    look, look_well = (jax.jit(lambda *args, of=of: seen_in(of(*args))) for of in (trace, likeliest))
+    look, look_mode = (jax.jit(lambda *args, t=t: seen_in(trace(*args, temperature=t))) for t in (1.0, 0.0))
 
     @jax.jit
     def reconstruct(params: dict, image: Array, keys: Array) -> dict:
@@ -112,21 +105,21 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         ``count_accuracy`` is over all frames, ``count_accuracy_t`` of each; ``discovered_t`` the new objects of each.
         ``rediscovered`` is how many more objects of a sequence were new after its first frame than there truly were.
         Tracking (final, with the extra ``tracking``) is of the objects in view, found or true. All these are of one
-        draw of q; ``final`` adds those of the likeliest of config.evaluate.draws (names end in ``_of_10``), the IWAE
-        bound, the errors of imagined frames and, unless config.evaluate.addition_steps is 0, how well a classifier adds
-        the digits of a frame from its latents.
+        draw of q; ``final`` adds those of q's mode, variable by variable (names end in ``_mode``), the IWAE bound, the
+        errors of imagined frames and, unless config.evaluate.addition_steps is 0, how well a classifier adds the digits
+        of a frame from its latents.
         """
         look_key, *keys = jax.random.split(key, 4)
-        size, draws = config.evaluate.batch_size, config.evaluate.draws
+        size = config.evaluate.batch_size
         seen = in_batches(look, params, split["image"], look_key, size)
         figures = {name: float(np.mean(seen[name])) for name in ("elbo", "log_likelihood", "kl")}
         figures["discovered_t"] = np.mean(seen["discovered"], 0).tolist()
         if counted:
             figures["rediscovered"] = float(np.sum((figures["discovered_t"] - born(split))[1:]))
         figures |= judged(seen, split, final)
-        if final and draws > 1 and (counted or "boxes" in split):
-            seen = in_batches(look_well, params, split["image"], look_key, size)
-            figures |= {f"{name}_of_{draws}": value for name, value in judged(seen, split, final).items()}
+        if final and (counted or "boxes" in split):
+            seen = in_batches(look_mode, params, split["image"], look_key, size)
+            figures |= {f"{name}_mode": value for name, value in judged(seen, split, final).items()}
         if final:
             figures |= sequences.final_figures(bound, foresee, encode, params, data.train, split, keys, config.evaluate)
         return figures
@@ -235,8 +228,6 @@ def check(config: ConfigDict, data: loader.Data) -> None:
             f"frames hold up to {most} objects, model.num_objects={config.model.num_objects}: set it higher"
         )
     sequences.check(config.evaluate, data.test["image"])
-    if config.evaluate.draws < 1:
-        raise UserError(f"evaluate.draws={config.evaluate.draws} must be at least 1")
     curriculum.check(config.curriculum, data.test["image"].shape[1], config.train.num_steps)
     addition.check(config.evaluate, data.test)
     evaluation.check_scheduled(config.model, SCHEDULED)

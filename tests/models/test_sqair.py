@@ -572,6 +572,19 @@ def test_the_likeliest_future():
         np.testing.assert_allclose(where, np.tile(air_by_hand.where_loc(BASE), (3, 1)), atol=1e-6)
 
 
+def test_the_mode_of_q():
+    """At temperature 0 every draw is the same: means, and presence where its probability is above a half."""
+    sequential, params, x = setup("annealed")
+    trace = jax.jit(jax.vmap(sequential.model.trace, (None, 0, None, None)))
+    cold, cool = (trace(params, keys()[:8], x, HPARAMS | {"temperature": t}) for t in (0.0, 1e-4))
+    for leaf, other in zip(jax.tree.leaves(cold.z), jax.tree.leaves(cool.z), strict=True):
+        np.testing.assert_array_equal(leaf, leaf[:1].repeat(8, 0))
+        np.testing.assert_allclose(leaf, other, atol=1e-2)
+    *_, now = presence(cold)
+    assert 0 < now.mean() < 1
+    np.testing.assert_array_equal(now, cold.outputs["presence_prob"] > 0.5)
+
+
 def test_velocity_is_what_the_last_frame_moved_an_object_by():
     sequential, params, _ = setup("annealed")
     trace = one_of_each_event("annealed")[-1]

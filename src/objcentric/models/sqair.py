@@ -239,10 +239,13 @@ def make(config: Config) -> Sequential:
 
     # ----------------------------------------------------------------------------------------------- the inference part
 
-    def propagate(params, key: Array, state: State, x: Array, margin: Array, given: Objects | None, pathwise: bool):
-        """Algorithm 2: objects of the frame before, one after another."""
-        noise = jax.random.normal(key, (slots, latents))
+    def noise_of(key: Array, temperature: float | Array) -> tuple[Array, Array]:
+        """Normal noise ``[N, latents]`` and uniform ``[N]`` of the slots; at temperature 0 those that yield modes."""
         uniform = jax.random.uniform(jax.random.fold_in(key, 1), (slots,))
+        return temperature * jax.random.normal(key, (slots, latents)), 0.5 + temperature * (uniform - 0.5)
+
+    def propagate(params, noise: tuple, state: State, x: Array, margin: Array, given: Objects | None, pathwise: bool):
+        """Algorithm 2: objects of the frame before, one after another."""
 
         def one(carry, slot):
             relation, last = carry
@@ -285,18 +288,23 @@ def make(config: Config) -> Sequential:
             return (relation, last), (Objects(presence, where, what), temporal, scores, probability)
 
         start = params["inference"]["initial_state"]["relation"], jnp.zeros(latents)
-        each = (*state.objects, state.velocity, state.temporal, noise, uniform, given)
+        each = (*state.objects, state.velocity, state.temporal, *noise, given)
         _, (objects, temporal, scores, probability) = lax.scan(one, start, each)
         before = state.objects.presence
         discrete = before @ scores["presence"]
         return objects, temporal, before @ scores["objects"] + discrete, discrete, probability
 
     def discover(
-        params, key: Array, state: State, x: Array, propagated: Objects, margin: Array, given: Objects | None, pathwise
+        params,
+        noise: tuple,
+        state: State,
+        x: Array,
+        propagated: Objects,
+        margin: Array,
+        given: Objects | None,
+        pathwise,
     ):
         """Algorithm 3: new objects, one after another, in the slots that are free."""
-        noise = jax.random.normal(key, (slots, latents))
-        uniform = jax.random.uniform(jax.random.fold_in(key, 1), (slots,))
         image = encode(params, "image_encoder", x)
         known = elu(infer(params, "latent_encoder", jnp.concatenate([propagated.what, propagated.where], -1)))
         known = propagated.presence @ known  # eq. 5.6
@@ -327,7 +335,7 @@ def make(config: Config) -> Sequential:
 
         free = 1 - propagated.presence
         start = params["inference"]["initial_state"]["discovery"], jnp.zeros(latents), jnp.ones(())
-        _, (objects, scores, probability) = lax.scan(one, start, (free, noise, uniform, given))
+        _, (objects, scores, probability) = lax.scan(one, start, (free, *noise, given))
         discrete = jnp.sum(scores["presence"])
         return objects, jnp.sum(scores["objects"]) + discrete, discrete, probability
 
@@ -349,20 +357,21 @@ def make(config: Config) -> Sequential:
         Args:
           hparams: ``presence_prior``, the success probability of the annealed prior of new objects, and
             ``rediscovery_factor``, by which it is multiplied after the first frame; ``presence_margin``: probabilities
-            of presence stay within (margin, 1 - margin).
+            of presence stay within (margin, 1 - margin). And maybe ``temperature``: 1 draws, 0 takes the mode of each
+            variable, whose log-weight estimates nothing.
           pathwise: whether gradients flow through the draw of the continuous latents.
 
         Its ``outputs`` are ``mean [H, W, C]``, ``log_likelihood []``, `Objects` ``objects``, their ``identity [N]`` and
         ``presence_prob [N]``, and in pixels ``boxes [N, 4]`` of glimpses and ``extents [N, 4]`` of what is drawn.
         """
-        propagate_key, discover_key = jax.random.split(key)
+        noise = [noise_of(each, hparams.get("temperature", 1.0)) for each in jax.random.split(key)]
         margin = hparams["presence_margin"]
         given = (None, None) if z is None else z
         propagated, temporal, log_q_old, discrete_old, kept = propagate(
-            params, propagate_key, state, x, margin, given[0], pathwise
+            params, noise[0], state, x, margin, given[0], pathwise
         )
         discovered, log_q_new, discrete_new, found = discover(
-            params, discover_key, state, x, propagated, margin, given[1], pathwise
+            params, noise[1], state, x, propagated, margin, given[1], pathwise
         )
         z = Frame(propagated, discovered)
         log_p, glimpses, mean = score(params, state, z, x, hparams)
