@@ -70,6 +70,8 @@ def model() -> ConfigDict:
     # What tells where objects go: 'velocity', the displacement of the last frame and RNNs; 'position', RNNs alone, as
     # in the authors' release: more identities are swapped.
     c.motion = "velocity"
+    c.centred = True  # whether q and p of propagation are centred on the latents before (release); else MLPs tell means
+    c.shared_statistics = True  # release, and the paper's number of parameters; else each q has an MLP of its own (5.A)
     c.discovery_prior = "annealed"  # of the number of new objects: 'annealed', or 'learned' from that of the old ones
     c.discovery_bias = 1.0  # initial logit of a new object under q in the first frame
     c.rediscovery_bias = 0.0  # and in later frames

@@ -255,7 +255,7 @@ def figures_of(mode: str, seen: dict, ahead: int, num_frames: int, final: bool) 
         figures["precision"] = following.precision_curve(boxes, true, there).tolist()
         figures["success_area"] = following.area(figures["success"])
         figures["precision_20"] = figures["precision"][20]
-        if not ahead and tracking.available():
+        if not ahead and tracking.available("MOTA, IDF1, HOTA and identity switches"):
             identity = np.broadcast_to(np.arange(there.shape[-1]), there.shape)
             found = seen["found"] & given
             figures |= tracking.evaluate(boxes, found, identity, true, there, families=tracking.FAMILIES)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from experiments import air, sqair
+from experiments import air, sequences, sqair
 from objcentric import plots_sequences
 from objcentric.errors import UserError
 from objcentric.metrics.boxes import iou
@@ -73,13 +73,17 @@ def look_air(run: Run, image: np.ndarray, key: Array) -> tuple[Any, ...]:
     model = air_model.make(air.model_config(run.config, image.shape[2:]))
     hparams = {name: run.config.model[name].end for name in air.SCHEDULED}
 
-    def one(x: Array, key: Array) -> tuple[Array, ...]:
-        trace = model.trace(run.params, key, x, hparams)
+    @jax.jit
+    def look(frames: Array, keys: Array) -> tuple[Array, ...]:
+        frames, keys = sequences.reader(run.config.model.likelihood)(frames, keys)
+        trace = jax.vmap(model.trace, (None, 0, 0, None))(run.params, keys, frames, hparams)
         presence = trace.z["presence"]
-        return trace.outputs["mean"], trace.outputs["boxes"], presence, jnp.arange(presence.size)
+        slots = jnp.broadcast_to(jnp.arange(presence.shape[1]), presence.shape)
+        return trace.outputs["mean"], trace.outputs["boxes"], presence, slots
 
-    keys = jax.random.split(key, image.shape[:2])
-    return jax.device_get(jax.jit(jax.vmap(jax.vmap(one)))(jnp.asarray(image, jnp.float32) / 255, keys))
+    frames = image.reshape(-1, *image.shape[2:])
+    seen = jax.device_get(look(frames, jax.random.split(key, len(frames))))
+    return tuple(each.reshape(*image.shape[:2], *each.shape[1:]) for each in seen)
 
 
 def look_sqair(run: Run, image: np.ndarray, key: Array) -> tuple[Any, ...]:
@@ -87,12 +91,13 @@ def look_sqair(run: Run, image: np.ndarray, key: Array) -> tuple[Any, ...]:
     model = sqair_model.make(sqair.model_config(run.config, image.shape[2:], image.shape[1])).model
     hparams = {name: run.config.model[name].end for name in sqair.SCHEDULED}
 
-    def one(x: Array, key: Array) -> tuple[Array, ...]:
-        outputs = model.trace(run.params, key, x, hparams).outputs
+    @jax.jit
+    def look(image: Array, keys: Array) -> tuple[Array, ...]:
+        x, keys = sequences.reader(run.config.model.likelihood)(image, keys)
+        outputs = jax.vmap(model.trace, (None, 0, 0, None))(run.params, keys, x, hparams).outputs
         return outputs["mean"], outputs["boxes"], outputs["objects"].presence, outputs["identity"]
 
-    keys = jax.random.split(key, len(image))
-    return jax.device_get(jax.jit(jax.vmap(one))(jnp.asarray(image, jnp.float32) / 255, keys))
+    return jax.device_get(look(image, jax.random.split(key, len(image))))
 
 
 if __name__ == "__main__":

@@ -76,6 +76,26 @@ def foresee(sequential: Sequential, hparams: dict, given: int, drawn: Callable, 
     return foresee
 
 
+def predict(sequential: Sequential, hparams: dict, read: Callable) -> Callable:
+    """``(params, image [B, T, ...], keys [B]) -> [B, T - 1, ...]``: the likeliest next frame after all but the last."""
+
+    @jax.jit
+    def predict(params: dict, image: Array, keys: Array) -> Array:
+        def one(key: Array, x: Array) -> Array:
+            def see(state: Any, inputs: tuple) -> tuple[Any, Array]:
+                see_key, imagine_key = jax.random.split(inputs[0])
+                state = sequential.step(params, see_key, state, inputs[1], hparams).state
+                return state, sequential.imagine(params, imagine_key, state, hparams | {"temperature": 0.0})[2]
+
+            keys = jax.random.split(key, len(x) - 1)
+            return jax.lax.scan(see, sequential.start(params), (keys, x[:-1]))[1]
+
+        x, keys = read(image, keys)
+        return jax.vmap(one)(keys, x)
+
+    return predict
+
+
 def dream(sequential: Sequential, hparams_of: Callable, num_frames: int, drawn: Callable) -> Callable:
     """``(params, keys [B]) -> frames [B, T, ...]`` from the prior.
 
@@ -105,7 +125,7 @@ def prediction_errors(
 
     ``imagined_error`` is that of ``sampled [M, T, ...]`` frames of the prior, ``likely_error`` of its ``likely`` ones;
     ``copied_error`` that of the last given frame in their place, ``black_error`` of black ones; ``image`` is uint8
-    ``[M, T, ...]``. Those that end in ``_t`` are of each frame, and ``next_frame_error`` is of the first sampled one.
+    ``[M, T, ...]``. Those that end in ``_t`` are of each frame.
     """
     future, last = image[:, given:] / 255, image[:, given - 1 : given] / 255
     figures = {}
@@ -114,12 +134,28 @@ def prediction_errors(
         errors = np.square(frames - future)
         figures[name] = float(np.mean(errors))
         figures[f"{name}_t"] = np.mean(errors, axis=(0, *range(2, errors.ndim))).tolist()
-    return figures | {"next_frame_error": figures["imagined_error_t"][0]}
+    return figures
+
+
+def next_frame_errors(predicted: np.ndarray, image: np.ndarray) -> dict[str, float | list[float]]:
+    """Mean squared errors, per pixel in [0, 1], of each frame ``predicted [M, T - 1, ...]`` from those before it.
+
+    ``next_frame_error``, of each frame ``next_frame_error_t``, and ``next_frame_copied_error``: that of the frame
+    before in its place.
+    """
+    true = image / 255
+    errors = np.square(predicted - true[:, 1:]).reshape(*predicted.shape[:2], -1)
+    return {
+        "next_frame_error": float(np.mean(errors)),
+        "next_frame_error_t": np.mean(errors, (0, 2)).tolist(),
+        "next_frame_copied_error": float(np.mean(np.square(np.diff(true, axis=1)))),
+    }
 
 
 def final_figures(
     bound: Callable,
     foresee: Callable,
+    predict: Callable,
     encode: Callable,
     params: dict,
     train: Split | Stream,
@@ -127,13 +163,13 @@ def final_figures(
     keys: Sequence[Array],
     c: ConfigDict,
 ) -> dict[str, Any]:
-    """The IWAE bound and errors of imagined frames of the first sequences of ``split`` and, unless c.addition_steps is
+    """The IWAE bound and errors of predicted frames of the first sequences of ``split`` and, unless c.addition_steps is
     0, how well a classifier adds the digits of a frame from its latents.
 
     Args:
-      bound, foresee: of `evaluation.make_bound` and of this module's.
+      bound, foresee, predict: of `evaluation.make_bound` and of this module's.
       encode: see `addition.evaluate`.
-      keys: three.
+      keys: four.
       c: config.evaluate.
     """
     few = split["image"][: c.num_examples]
@@ -141,6 +177,7 @@ def final_figures(
     imagined = in_batches(foresee, params, few, keys[1], c.batch_size)
     figures = {f"iwae_{c.num_particles}": float(np.mean(values["iwae"]))}
     figures |= prediction_errors(*(imagined[guess]["mean"] for guess in ("sampled", "likely")), few, c.given_frames)
+    figures |= next_frame_errors(in_batches(predict, params, few, keys[3], c.batch_size), few)
     if c.addition_steps:
         figures["addition_accuracy"] = addition.evaluate(encode, params, train, split, keys[2], c)
     return figures

@@ -97,6 +97,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
     bound = evaluation.make_bound(model, config.evaluate, annealed, read)
     foresee = sequences.foresee(sequential, annealed, given, drawn, read)
+    predict = sequences.predict(sequential, annealed, read)
     dream = sequences.dream(sequential, dreamt, num_frames, drawn)
 
     def evaluate(params: dict, split: dict, key: Array, *, final: bool) -> dict[str, Any]:
@@ -106,10 +107,10 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         ``rediscovered`` is how many more objects of a sequence were new after its first frame than there truly were.
         Tracking (final, with the extra ``tracking``) is of the objects in view, found or true. All these are of one
         draw of q; ``final`` adds those of q's mode, variable by variable (names end in ``_mode``), the IWAE bound, the
-        errors of imagined frames and, unless config.evaluate.addition_steps is 0, how well a classifier adds the digits
-        of a frame from its latents.
+        errors of imagined and of next frames and, unless config.evaluate.addition_steps is 0, how well a classifier
+        adds the digits of a frame from its latents.
         """
-        look_key, *keys = jax.random.split(key, 4)
+        look_key, *keys = jax.random.split(key, 5)
         size = config.evaluate.batch_size
         seen = in_batches(look, params, split["image"], look_key, size)
         figures = {name: float(np.mean(seen[name])) for name in ("elbo", "log_likelihood", "kl")}
@@ -121,7 +122,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             seen = in_batches(look_mode, params, split["image"], look_key, size)
             figures |= {f"{name}_mode": value for name, value in judged(seen, split, final).items()}
         if final:
-            figures |= sequences.final_figures(bound, foresee, encode, params, data.train, split, keys, config.evaluate)
+            of_model, of_data = (bound, foresee, predict, encode, params), (data.train, split)
+            figures |= sequences.final_figures(*of_model, *of_data, keys, config.evaluate)
         return figures
 
     def judged(seen: dict, split: dict, final: bool) -> dict[str, Any]:
@@ -136,7 +138,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             there = (split["presence"] > 0) & (split["visibility"] > 0)
             arguments = (merged(seen["extents"]), merged(seen["found"]) > 0, merged(split["boxes"]), merged(there))
             figures["mean_iou"] = box_metrics.mean_iou(*arguments)
-            if final and tracking.available():
+            if final and tracking.available("MOTA, IDF1 and identity switches"):
                 found = (seen["found"] > 0) & in_view(seen["extents"], split["image"].shape[2:4])
                 figures |= tracking.evaluate(seen["extents"], found, seen["identity"], split["boxes"], there)
         return figures
@@ -211,11 +213,10 @@ def model_config(config: ConfigDict, canvas: tuple[int, int, int], num_frames: i
 
 def check(config: ConfigDict, data: loader.Data) -> None:
     """UserError where parts of the config, or config and data, disagree."""
-    if config.objective.name not in OBJECTIVES and config.objective.name in targets.TARGETS:
-        raise UserError(
-            f"objective.name={config.objective.name!r} is not for growing sequences, or not for discrete latents: use"
-            f" one of {', '.join(OBJECTIVES)}"
-        )
+    name = config.objective.name
+    if name not in OBJECTIVES:
+        wrong = "is not for growing sequences, or not for discrete latents" if name in targets.TARGETS else "is unknown"
+        raise UserError(f"objective.name={name!r} {wrong}: use one of {', '.join(OBJECTIVES)}")
     if config.objective.name == "fivo" and config.objective.num_groups < 2:
         raise UserError(
             "objective.name='fivo' needs two or more filters, of which each is the baseline of the others: set"

@@ -59,20 +59,22 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
     bound = evaluation.make_bound(model, config.evaluate, {}, read)
     foresee = sequences.foresee(sequential, {}, given, drawn, read)
+    predict = sequences.predict(sequential, {}, read)
     dream = sequences.dream(sequential, lambda state: {}, num_frames, drawn)
 
     def evaluate(params: dict, split: dict, key: Array, *, final: bool) -> dict[str, Any]:
         """Figures on a split: densities in nats per sequence.
 
-        ``final`` adds the IWAE bound, the errors of imagined frames and, unless config.evaluate.addition_steps is 0,
-        how well a classifier adds the digits of a frame from its latents.
+        ``final`` adds the IWAE bound, the errors of imagined and of next frames and, unless
+        config.evaluate.addition_steps is 0, how well a classifier adds the digits of a frame from its latents.
         """
-        look_key, *keys = jax.random.split(key, 4)
+        look_key, *keys = jax.random.split(key, 5)
         size = config.evaluate.batch_size
         seen = in_batches(look, params, split["image"], look_key, size)
         figures = {name: float(np.mean(each)) for name, each in seen.items()}
         if final:
-            figures |= sequences.final_figures(bound, foresee, encode, params, data.train, split, keys, config.evaluate)
+            of_model, of_data = (bound, foresee, predict, encode, params), (data.train, split)
+            figures |= sequences.final_figures(*of_model, *of_data, keys, config.evaluate)
         return figures
 
     def figures(params: dict, split: dict, key: Array, evaluated: dict) -> dict[str, Any]:
@@ -110,10 +112,10 @@ def model_config(config: ConfigDict, canvas: tuple[int, int, int], num_frames: i
 
 def check(config: ConfigDict, data: loader.Data) -> None:
     """UserError where parts of the config, or config and data, disagree."""
-    if config.objective.name in targets.TARGETS and config.objective.name not in OBJECTIVES:
-        raise UserError(
-            f"objective.name={config.objective.name!r} teaches p and q apart, or discrete latents, and VRNN's p and q "
-            f"share networks: use one of {', '.join(OBJECTIVES)}"
-        )
+    name = config.objective.name
+    if name not in OBJECTIVES:
+        wrong = "teaches p and q apart, or discrete latents, and VRNN's p and q share networks"
+        wrong = wrong if name in targets.TARGETS else "is unknown"
+        raise UserError(f"objective.name={name!r} {wrong}: use one of {', '.join(OBJECTIVES)}")
     sequences.check(config.evaluate, data.test["image"])
     addition.check(config.evaluate, data.test)

@@ -117,7 +117,7 @@ def test_other_networks(variant):
 # ---------------------------------------------------------------------------------------------------------- evaluation
 
 
-def oracle(split, found, discovered, identity, *, blind=0.0):
+def oracle(split, found, discovered, identity, *, blind=0.0, log_w=lambda hparams: -3.5):
     """A model that finds in each sequence of ``split`` what ``found``, ``discovered``, ``identity [M, T, R]`` say.
 
     A share ``blind`` of its draws finds nothing; its mode is not one of them.
@@ -125,7 +125,7 @@ def oracle(split, found, discovered, identity, *, blind=0.0):
 
     def trace(params, key, x, hparams, *, z=None, pathwise=True):
         i = jnp.argmin(jnp.sum(jnp.abs(x[None] - split["image"] / np.float32(255)), (1, 2, 3, 4)))
-        sees = jax.random.uniform(key) >= blind * hparams["temperature"]
+        sees = jax.random.uniform(key) >= blind * hparams.get("temperature", 1.0)
         presence, new = (jnp.asarray(array, jnp.float32)[i] * sees for array in (found, discovered))
         boxes = jnp.asarray(split["boxes"])[i]
         what = jnp.broadcast_to(jnp.arange(1.0, 7.0).reshape(1, 2, 3), (4, 2, 3))
@@ -138,7 +138,8 @@ def oracle(split, found, discovered, identity, *, blind=0.0):
             "objects": model.Objects(presence, boxes, what),
         }
         nothing = model.Objects(new, boxes, what)
-        return Trace(model.Frame(nothing, nothing), jnp.float32(-3.5), jnp.zeros(()), jnp.zeros(()), outputs)
+        log_p = jnp.float32(log_w(hparams))
+        return Trace(model.Frame(nothing, nothing), log_p, jnp.zeros(()), jnp.zeros(()), outputs)
 
     return Sequential(Model(None, trace, None, None), None, None, None)
 
@@ -201,6 +202,53 @@ def test_figures_of_the_mode(monkeypatch):
     assert 0.1 < figures["sequence_accuracy"] < 0.9 and figures["mota"] < 0.9
     assert figures["count_accuracy_mode"] == figures["sequence_accuracy_mode"] == 1
     assert figures["mota_mode"] == 1 and figures["identity_switches_mode"] == 0
+
+
+def test_evaluation_is_after_all_annealing(monkeypatch):
+    ends = {
+        "model__presence_prior__end": 0.3,
+        "model__rediscovery_factor__end": 0.2,
+        "model__presence_margin__end": 0.1,
+    }
+    split = distinct()
+    of = {"log_w": lambda h: h["presence_prior"] + 10 * h["rediscovery_factor"] + 100 * h["presence_margin"]}
+    _, figures = evaluate(monkeypatch, split, *truth(split), of=of, **ends)
+    assert figures["elbo"] == pytest.approx(0.3 + 2 + 10)
+
+
+def test_dreams_begin_with_any_number_of_objects(monkeypatch):
+    """As likely one as another; later none come, as the annealed prior has it."""
+    asked = []
+    monkeypatch.setattr(sqair.sequences, "dream", lambda sequential, hparams_of, *args: asked.append(hparams_of))
+    sqair.build(sequences.make_config(model__presence_prior__end=0.25), data=sequences.make_data())
+    state = model.State(*[None] * (len(model.State._fields) - 1), first=jnp.array([1.0, 0.0]))
+    np.testing.assert_allclose(asked[0](state)["presence_prior"], [1.0, 0.25])
+
+
+def test_sums_are_told_from_what_is_present(monkeypatch):
+    """Codes are z^what, 0 where there is no object."""
+    split = distinct()
+    seen = []
+    monkeypatch.setattr(sqair.sequences, "final_figures", lambda *args: seen.append(args) or {})
+    evaluate(monkeypatch, split, *truth(split), final=True)
+    encode, params = seen[0][3:5]
+    keys = jax.random.split(jax.random.key(0), 13)
+    what = np.arange(1, 7).reshape(2, 3) * split["presence"][..., None]
+    np.testing.assert_array_equal(encode(params, split["image"], keys), what.reshape(13, 4, 6))
+
+
+def test_what_is_minimised(monkeypatch):
+    """Minus the bound per frame, of the model as it is annealed at the step."""
+    annealed = {"begin": 1, "start": 0.1, "end": 0.4, "steps": 2}
+    fields = {f"model__rediscovery_factor__{name}": value for name, value in annealed.items()}
+    split = distinct()
+    of = {"log_w": lambda hparams: -8 * hparams["rediscovery_factor"]}
+    experiment, _ = evaluate(monkeypatch, split, *truth(split), of=of, objective__name="iwae", **fields)
+    keys = jax.random.split(jax.random.key(1), 13)
+    for step, factor in ((0, 0.1), (1, 0.1), (2, 0.2), (3, 0.4), (9, 0.4)):
+        loss, (metrics, _) = experiment.loss({}, split, keys, jnp.int32(step), ())
+        assert float(metrics["rediscovery_factor"]) == pytest.approx(factor)
+        assert float(loss) == pytest.approx(8 * factor / 4)  # of four frames
 
 
 def test_boxes_in_view():

@@ -141,6 +141,12 @@ def test_given_frames_are_seen_and_others_imagined():
     assert shared.frame_names(5, 2) == ("given 1", "given 2", "imagined 3", "imagined 4", "imagined 5")
 
 
+def test_next_frames_are_predicted_from_those_seen():
+    keys, x = jax.random.split(jax.random.key(0), 2), np.zeros((2, 5, 1, 1, 1), np.uint8)
+    predicted = shared.predict(counter(), {"a": 10.0}, shared.reader("gaussian"))({}, x, keys)
+    np.testing.assert_array_equal(predicted, [[11, 12, 13, 14]] * 2)
+
+
 def test_dreams_follow_settings_of_their_own():
     drawn = lambda state, mean: {"mean": mean}  # noqa: E731
     dream = shared.dream(counter(), lambda state: {"a": jnp.where(state > 0, 2.0, 5.0)}, 4, drawn)
@@ -157,4 +163,13 @@ def test_prediction_errors():
     assert errors["likely_error"] == 0 and errors["black_error"] == pytest.approx((0.6**2 + 0.8**2) / 2)
     assert errors["imagined_error_t"] == pytest.approx([0.2**2, 0.2**2])
     assert errors["copied_error_t"] == pytest.approx([0.2**2, 0.4**2])
-    assert errors["next_frame_error"] == pytest.approx(0.2**2)
+
+
+def test_next_frame_errors():
+    """Frames get brighter by 51 of 255; predictions are right, but for the last, which is black."""
+    image = np.zeros((2, 4, 3, 3, 1), np.uint8) + 51 * np.arange(4, dtype=np.uint8)[:, None, None, None]
+    predicted = image[:, 1:] / 255 * (np.arange(3) < 2).reshape(3, 1, 1, 1)
+    errors = shared.next_frame_errors(predicted, image)
+    assert errors["next_frame_error_t"] == pytest.approx([0, 0, 0.6**2])
+    assert errors["next_frame_error"] == pytest.approx(0.6**2 / 3)
+    assert errors["next_frame_copied_error"] == pytest.approx(0.2**2)

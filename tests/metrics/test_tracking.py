@@ -43,6 +43,14 @@ def hota(tracks: dict, truth: tuple | None = None) -> list[float]:
     return list(evaluated.values())
 
 
+def test_what_is_left_out_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
+    assert not tracking.available("MOTA")
+    assert "TrackEval is missing: without MOTA" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"^tracking figures need TrackEval: pip install 'objcentric\[tracking\]'$"):
+        figures(make_tracks())
+
+
 @needs_trackeval
 def test_perfect_tracks():
     assert figures(make_tracks()) == [1, 1, 0]

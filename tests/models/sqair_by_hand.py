@@ -98,8 +98,9 @@ def densities(config, params, x, presence_prior, rediscovery_factor, z):
                 proposal = before.where + mlp(inference["proposal"], np.r_[moving, before.temporal])
                 nearby, known = proposal, np.r_[moving, before.dynamics]
             else:
-                proposal = before.where + 0.1 * mlp(inference["proposal"], np.r_[before.where, before.temporal])
-                nearby, known = before.where, before.dynamics
+                proposal = mlp(inference["proposal"], np.r_[before.where, before.temporal])
+                proposal = before.where + 0.1 * proposal if config.centred else proposal
+                nearby, known = before.where if config.centred else 0, before.dynamics
             encoding = encode("glimpse_encoder", read(config, image, proposal))
             seen = np.r_[encoding, before.what, before.where, before.temporal, last]
             relation = simple_cell(inference["relation"], relation, seen)
@@ -109,7 +110,7 @@ def densities(config, params, x, presence_prior, rediscovery_factor, z):
             encoding = encode("glimpse_encoder", read(config, image, where))
             moved = elu(mlp(inference["temporal_input"], np.r_[encoding, where, relation]))
             temporal = gru(inference["temporal"], before.temporal, moved)
-            log_q += normal(what, *appearance(inference, encoding, relation, temporal, before.what))
+            log_q += normal(what, *appearance(config, inference, encoding, relation, temporal, before.what))
 
             logit = mlp(inference["presence"], np.r_[what, where, relation, temporal])[0]
             log_q_discrete += bernoulli(presence_probability(logit + config.propagation_bias), stays)
@@ -117,9 +118,9 @@ def densities(config, params, x, presence_prior, rediscovery_factor, z):
             raw = mlp(generative["dynamics_statistics"], known)
             where_raw, what_raw, logit = np.split(raw, [2 * where_dim, 2 * (where_dim + config.what_dim)])
             shift, scale = statistics(where_raw, 0.3)
-            log_p += normal(where, before.where + shift, scale)
+            log_p += normal(where, before.where + shift if config.centred else shift, scale)
             change, scale = statistics(what_raw, 0.3)
-            log_p += normal(what, before.what + change, scale)
+            log_p += normal(what, before.what + change if config.centred else change, scale)
             log_p += bernoulli(presence_probability(logit[0] + config.propagation_prior_bias), stays)
 
             if stays:
@@ -134,11 +135,15 @@ def densities(config, params, x, presence_prior, rediscovery_factor, z):
         for i in (i for i in slots if i not in kept):
             hidden = simple_cell(inference["discovery"], hidden, np.r_[features, known, last])
             raw = mlp(inference["discovery_statistics"], hidden)
-            log_q_discrete += bernoulli(presence_probability(raw[-1] + bias), new.presence[i])
+            if config.shared_statistics:
+                raw, logit = raw[:-1], raw[-1]
+            else:
+                logit = mlp(inference["discovery_presence"], hidden)[0]
+            log_q_discrete += bernoulli(presence_probability(logit + bias), new.presence[i])
             if not new.presence[i]:
                 break
             where, what = new.where[i], new.what[i]
-            shift, scale = statistics(raw[:-1], 0.1)
+            shift, scale = statistics(raw, 0.1)
             log_q += normal(where, where_loc(config) + shift, scale)
             encoding = encode("glimpse_encoder", read(config, image, where))
             log_q += normal(what, *statistics(mlp(inference["what"], encoding), 0.5))
@@ -171,8 +176,10 @@ def densities(config, params, x, presence_prior, rediscovery_factor, z):
     return log_p, log_q + log_q_discrete, log_q_discrete, np.array(means)
 
 
-def appearance(inference, encoding, relation, temporal, before):
-    """q(z_t^what | ...) of a propagated object: three sources, each with a gate."""
+def appearance(config, inference, encoding, relation, temporal, before):
+    """q(z_t^what | ...) of a propagated object: three sources, each with a gate, or an MLP of all."""
+    if not config.shared_statistics:
+        return statistics(mlp(inference["kept_what"], np.r_[encoding, before, relation, temporal]), 0.5)
     change = mlp(inference["what_change"], np.r_[relation, temporal])
     forget, take, mix = np.split(expit(change[2 * before.size :] + 1), 3)
     seen, seen_scale = statistics(mlp(inference["what"], encoding), 0.5)

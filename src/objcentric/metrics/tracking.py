@@ -4,6 +4,7 @@ TrackEval is part of the extra ``tracking``.
 """
 
 import importlib.util
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,8 +25,12 @@ _FIGURES = {  # our name: TrackEval's family and name
 }
 
 
-def available() -> bool:
-    return importlib.util.find_spec("trackeval") is not None
+def available(figures: str = "") -> bool:
+    """Whether TrackEval is there; if it is not, a line on stderr says that ``figures`` are left out."""
+    there = importlib.util.find_spec("trackeval") is not None
+    if figures and not there:
+        print(f"TrackEval is missing: without {figures}; pip install 'objcentric[tracking]'", file=sys.stderr)
+    return there
 
 
 def evaluate(

@@ -12,14 +12,18 @@ Where the chapter leaves something open, or its parts disagree:
 - "Most recent object" (eq. 5.14) is the last one present, as algorithm 2 has it before its line 16.
 - The learned table of p(D_t | P_t) (eq. 5.8) is another one in the first frame, as in the authors' release.
 
-From the release, or so that the parameters are as many as in table 5.D.1:
+From the release, or so that the parameters are as many as in table 5.D.1, unless the config says otherwise:
 
-- where of q is centred on the place before, that of new objects on the prior's mean; what of q mixes, by gates, the
-  appearance before, the glimpse's and what the RNNs make of it; p of propagation is centred on the latents before.
-- The proposal is the place before plus a tenth of an MLP's output.
-- Both parts of q share the linear layer from a glimpse's features to what; one MLP gives where and presence of new
-  objects.
+- Where of q and p of propagation are centred on the latents before, the proposal is the place before plus a tenth of an
+  MLP's output; without ``centred`` MLPs tell the means themselves, as the chapter has it.
+- What of q mixes, by gates, the appearance before, the glimpse's and what the RNNs make of it; both parts of q share
+  the linear layer from a glimpse's features to what; one MLP gives where and presence of new objects. Without
+  ``shared_statistics`` each distribution of q has a two-layer MLP of its own, as in appendix 5.A.
+- Where of new objects is centred on the prior's mean.
 - Probabilities of presence stay within a margin, of p as of q (``presence_margin``).
+
+What only the release has is left out: a learnt mean of the prior of where, a mean image, a learnt scale of what is
+decoded, a mask of proposals, a table of p(D_t | P_t) that is not truncated and more than N objects.
 
 Ours, where the config says so:
 
@@ -63,7 +67,7 @@ class Config:
     num_objects: int = 3
     glimpse_size: tuple[int, int] = (20, 20)
     what_dim: int = 50
-    hidden: int = 256
+    hidden: int = 128
     network: str = "mlp"
     encoder_features: tuple[int, ...] = (16, 32, 32, 64)
     encoder_strides: tuple[int, ...] = (2, 2, 1, 1)
@@ -75,8 +79,10 @@ class Config:
     scale_std: float = 0.3
     likelihood: str = "gaussian"
     output_std: float = 0.3
-    reach: float = 1.0
-    motion: str = "position"
+    reach: float = 1.5
+    motion: str = "velocity"
+    centred: bool = True
+    shared_statistics: bool = True
     discovery_prior: str = "annealed"
     discovery_bias: float = 1.0
     rediscovery_bias: float = 0.0
@@ -98,6 +104,8 @@ class Config:
             raise UserError(
                 f"model.glimpse_size={self.glimpse_size}: use multiples of {factor}, by model.decoder_strides"
             )
+        if self.motion == "velocity" and not self.centred:
+            raise UserError("model.centred=False does not go with model.motion='velocity': use motion='position'")
         self.scene  # noqa: B018 - checks its fields
 
     @property
@@ -200,8 +208,8 @@ def make(config: Config) -> Sequential:
         where_raw, what_raw, presence = jnp.split(raw, [2 * where_dim, 2 * latents], axis=-1)
         where, what = statistics(where_raw, 0.3), statistics(what_raw, 0.3)
         return (
-            distributions.normal(before.where + where.loc, where.scale),
-            distributions.normal(before.what + what.loc, what.scale),
+            distributions.normal(config.centred * before.where + where.loc, where.scale),
+            distributions.normal(config.centred * before.what + what.loc, what.scale),
             distributions.bernoulli(presence[:, 0] + config.propagation_prior_bias, margin),
         )
 
@@ -251,16 +259,16 @@ def make(config: Config) -> Sequential:
             relation, last = carry
             before, where_before, what_before, velocity, temporal, noise, uniform, given = slot
             if config.motion == "velocity":
-                offset = infer(params, "proposal", jnp.concatenate([where_before, velocity, temporal]))
+                proposal = where_before + infer(params, "proposal", jnp.concatenate([where_before, velocity, temporal]))
             else:
-                offset = 0.1 * infer(params, "proposal", jnp.concatenate([where_before, temporal]))
-            proposal = where_before + offset
+                proposal = infer(params, "proposal", jnp.concatenate([where_before, temporal]))
+                proposal = where_before + 0.1 * proposal if config.centred else proposal
             encoding = encode_glimpse(params, x, proposal)
             seen = jnp.concatenate([encoding, what_before, where_before, temporal, last])
             new_relation, _ = infer(params, "relation", relation, seen)  # eq. 5.14
 
             residual = statistics(infer(params, "where", jnp.concatenate([where_before, new_relation])), 0.1)
-            nearby = proposal if config.motion == "velocity" else where_before
+            nearby = proposal if config.motion == "velocity" else config.centred * where_before
             where_q = distributions.normal(nearby + residual.loc, residual.scale)
             where = _draw(where_q, noise[:where_dim], given and given.where, pathwise)
 
@@ -269,7 +277,11 @@ def make(config: Config) -> Sequential:
             new_temporal, _ = infer(params, "temporal", temporal, moved)  # eq. 5.15
 
             both = jnp.concatenate([new_relation, new_temporal])
-            what_q = _gated(infer(params, "what", encoding), infer(params, "what_change", both), what_before)
+            if config.shared_statistics:
+                what_q = _gated(infer(params, "what", encoding), infer(params, "what_change", both), what_before)
+            else:
+                known = jnp.concatenate([encoding, what_before, both])
+                what_q = distributions.normal(*statistics(infer(params, "kept_what", known), 0.5))
             what = _draw(what_q, noise[where_dim:], given and given.what, pathwise)
 
             logit = infer(params, "presence", jnp.concatenate([what, where, both]))[0] + config.propagation_bias
@@ -315,6 +327,8 @@ def make(config: Config) -> Sequential:
             free, noise, uniform, given = slot
             new_recurrent, _ = infer(params, "discovery", recurrent, jnp.concatenate([image, known, last]))
             raw = infer(params, "discovery_statistics", new_recurrent)
+            if not config.shared_statistics:
+                raw = jnp.concatenate([raw, infer(params, "discovery_presence", new_recurrent)])
             presence_q = distributions.bernoulli(raw[-1] + bias, margin)
             residual = statistics(raw[:-1], 0.1)
             where_q = distributions.normal(scene.where_loc + residual.loc, residual.scale)
@@ -463,22 +477,26 @@ def _networks(config: Config) -> tuple[dict, dict]:
     latents = where_dim + what_dim
     moved = where_dim if config.motion == "velocity" else 0
     glimpse, conv = config.scene.glimpse_shape, config.network == "conv"
-    layers = () if conv else (hidden,)
+    layers, shared = () if conv else (hidden,), config.shared_statistics
     inference = {
         "image_encoder": MLP(layers, hidden),
         "glimpse_encoder": MLP(layers, hidden),
         "latent_encoder": MLP((hidden,), hidden),
         "discovery": nn.SimpleCell(hidden),
-        "discovery_statistics": MLP((hidden,), 2 * where_dim + 1, output_scale=0.01),
+        "discovery_statistics": MLP((hidden,), 2 * where_dim + shared, output_scale=0.01),
         "proposal": MLP((hidden,), where_dim, output_scale=0.01),
         "relation": nn.SimpleCell(hidden),
         "where": MLP((hidden,), 2 * where_dim, output_scale=0.01),
         "temporal_input": MLP((), hidden),
         "temporal": nn.GRUCell(hidden),
-        "what": MLP((), 2 * what_dim),
-        "what_change": MLP((hidden,), 5 * what_dim, output_scale=0.1),
+        "what": MLP(() if shared else (hidden,), 2 * what_dim),
         "presence": MLP((hidden,), 1, output_scale=0.01),
     }
+    if shared:
+        inference["what_change"] = MLP((hidden,), 5 * what_dim, output_scale=0.1)
+    else:
+        inference["kept_what"] = MLP((hidden,), 2 * what_dim, output_scale=0.1)
+        inference["discovery_presence"] = MLP((hidden,), 1, output_scale=0.01)
     generative = {
         "dynamics": nn.GRUCell(hidden),
         "dynamics_statistics": MLP((hidden,), 2 * latents + 1, output_scale=0.01),
@@ -507,6 +525,8 @@ def _networks(config: Config) -> tuple[dict, dict]:
         "temporal": hidden,
         "what": hidden,
         "what_change": 2 * hidden,
+        "kept_what": 3 * hidden + what_dim,
+        "discovery_presence": hidden,
         "presence": latents + 2 * hidden,
         "dynamics": latents,
         "dynamics_statistics": 2 * moved + hidden,
