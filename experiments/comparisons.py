@@ -40,7 +40,6 @@ COMPARISONS = (
             "sqair_conv",
             "sqair_embedded",
             "sqair_embedded_position",
-            "sqair_embedded_velocity_rare",
             "air_moving_embedded",
             "vrnn_conv",
             "vrnn_mlp",
