@@ -14,7 +14,7 @@ def get_config():
     config.data = sqair.data()
     config.model.recurrence = "latent"  # 1.7M parameters, as the paper's
     config.model.reach = 1.5  # as SQAIR's: digits are partly out of view
-    config.train.num_steps = 30_000  # as long on two CPU cores as configs/sqair.py
+    config.train.num_steps = 30_000  # on two CPU cores at least as long as configs/sqair.py
     config.train.update(eval_every=1_000, checkpoint_every=1_000)
     config.evaluate.update(num_particles=1_000, num_examples=200, num_pictures=30)
     config.evaluate.addition_steps = 10_000
