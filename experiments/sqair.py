@@ -117,17 +117,18 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         figures["discovered_t"] = np.mean(seen["discovered"], 0).tolist()
         if counted:
             figures["rediscovered"] = float(np.sum((figures["discovered_t"] - born(split))[1:]))
-        figures |= judged(seen, split, final)
+        tracked = final and "boxes" in split and tracking.available("MOTA, IDF1 and identity switches")
+        figures |= judged(seen, split, tracked)
         if final and (counted or "boxes" in split):
             seen = in_batches(look_mode, params, split["image"], look_key, size)
-            figures |= {f"{name}_mode": value for name, value in judged(seen, split, final).items()}
+            figures |= {f"{name}_mode": value for name, value in judged(seen, split, tracked).items()}
         if final:
             of_model, of_data = (bound, foresee, predict, encode, params), (data.train, split)
             figures |= sequences.final_figures(*of_model, *of_data, keys, config.evaluate)
         return figures
 
-    def judged(seen: dict, split: dict, final: bool) -> dict[str, Any]:
-        """Figures of what was `look`ed at, where the split says what is there."""
+    def judged(seen: dict, split: dict, tracked: bool) -> dict[str, Any]:
+        """Figures of what was `look`ed at, where the split says what is there; if ``tracked`` those of identities."""
         figures = {}
         if counted:
             right = seen["found"].sum(-1) == split["count"]
@@ -138,7 +139,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             there = (split["presence"] > 0) & (split["visibility"] > 0)
             arguments = (merged(seen["extents"]), merged(seen["found"]) > 0, merged(split["boxes"]), merged(there))
             figures["mean_iou"] = box_metrics.mean_iou(*arguments)
-            if final and tracking.available("MOTA, IDF1 and identity switches"):
+            if tracked:
                 found = (seen["found"] > 0) & in_view(seen["extents"], split["image"].shape[2:4])
                 figures |= tracking.evaluate(seen["extents"], found, seen["identity"], split["boxes"], there)
         return figures

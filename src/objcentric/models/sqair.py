@@ -307,19 +307,12 @@ def make(config: Config) -> Sequential:
         return objects, temporal, before @ scores["objects"] + discrete, discrete, probability
 
     def discover(
-        params,
-        noise: tuple,
-        state: State,
-        x: Array,
-        propagated: Objects,
-        margin: Array,
-        given: Objects | None,
-        pathwise,
+        params, noise: tuple, state: State, x: Array, old: Objects, margin: Array, given: Objects | None, pathwise: bool
     ):
         """Algorithm 3: new objects, one after another, in the slots that are free."""
         image = encode(params, "image_encoder", x)
-        known = elu(infer(params, "latent_encoder", jnp.concatenate([propagated.what, propagated.where], -1)))
-        known = propagated.presence @ known  # eq. 5.6
+        known = elu(infer(params, "latent_encoder", jnp.concatenate([old.what, old.where], -1)))
+        known = old.presence @ known  # eq. 5.6
         bias = jnp.where(state.first > 0, config.discovery_bias, config.rediscovery_bias)
 
         def one(carry, slot):
@@ -347,7 +340,7 @@ def make(config: Config) -> Sequential:
             going_on = jnp.where(free > 0, presence, going_on)
             return (recurrent, last, going_on), (Objects(presence, where, what), scores, asked * presence_q.probs)
 
-        free = 1 - propagated.presence
+        free = 1 - old.presence
         start = params["inference"]["initial_state"]["discovery"], jnp.zeros(latents), jnp.ones(())
         _, (objects, scores, probability) = lax.scan(one, start, (free, *noise, given))
         discrete = jnp.sum(scores["presence"])
