@@ -81,7 +81,7 @@ def test_the_decoder_of_the_paper():
 def test_every_pixel_of_a_decoder_depends_on_its_input():
     net = SubpixelCNN((8, 12, 2), 6, (4, 3), (2, 2))
     y, params = apply(net, jnp.linspace(-1, 1, 3))
-    jacobian = jax.jit(jax.jacfwd(lambda x: net.apply(params, x)))(jnp.linspace(-1, 1, 3))
+    jacobian = jax.jit(jax.jacrev(lambda x: net.apply(params, x)))(jnp.linspace(-1, 1, 3))
     assert y.shape == (8, 12, 2) and np.isfinite(y).all()
     assert (np.abs(jacobian).max(-1) > 0).all()
     assert len(np.unique(y)) == y.size  # of a block of pixels, each is another

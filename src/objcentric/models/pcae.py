@@ -16,6 +16,7 @@ from objcentric import distributions
 from objcentric.errors import UserError
 from objcentric.models.model import check_fields
 from objcentric.nn import poses, templates
+from objcentric.nn.convolution import Conv
 
 POOLINGS = ("attention", "linear", "conv")
 NONLINEARITIES: dict[str, Callable] = {"sigmoid": nn.sigmoid, "relu": nn.relu, "none": lambda x: x}
@@ -106,7 +107,7 @@ class PartEncoder(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         for features, stride in zip(self.features, self.strides, strict=True):
-            x = nn.relu(nn.Conv(features, (3, 3), (stride, stride), padding="VALID")(x))
+            x = nn.relu(Conv(features, (3, 3), (stride, stride), padding="VALID")(x))
         x += self.param("place", nn.initializers.normal(0.01), x.shape)
         if self.pooling == "linear":
             return nn.Dense(self.num_parts * self.size, name="output")(x.reshape(-1)).reshape(self.num_parts, self.size)

@@ -32,6 +32,7 @@ from objcentric.models.model import Model, Sequential, Step, check_fields, unrol
 from objcentric.models.scene import statistics
 from objcentric.nn.activations import elu
 from objcentric.nn.cnn import CNN, interleave
+from objcentric.nn.convolution import Conv
 from objcentric.nn.mlp import MLP
 
 _CHOICES = {"network": ("mlp", "conv"), "likelihood": ("gaussian", "bernoulli")}
@@ -96,7 +97,7 @@ class MirroredCNN(nn.Module):
         x = x.reshape(shapes[-1])
         for i in reversed(range(depth)):
             height, width, channels = shapes[i]
-            x = nn.Conv(channels, (3, 3))(interleave(x, self.strides[i])[:height, :width])
+            x = Conv(channels, (3, 3))(interleave(x, self.strides[i])[:height, :width])
             x = elu(x) if i else x
         return x
 

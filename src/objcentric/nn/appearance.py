@@ -11,6 +11,7 @@ from jax import Array
 
 from objcentric.errors import UserError
 from objcentric.nn.activations import elu
+from objcentric.nn.convolution import Conv
 
 
 class AlexNet(nn.Module):
@@ -21,9 +22,9 @@ class AlexNet(nn.Module):
 
     @nn.compact
     def __call__(self, glimpse: Array) -> Array:
-        x = nn.relu(nn.Conv(96, (11, 11), (4, 4), name="conv1")(glimpse))
-        x = nn.relu(nn.Conv(256, (5, 5), feature_group_count=2, name="conv2")(x))
-        return nn.relu(nn.Conv(384, (3, 3), name="conv3")(x))
+        x = nn.relu(Conv(96, (11, 11), (4, 4), name="conv1")(glimpse))
+        x = nn.relu(Conv(256, (5, 5), feature_group_count=2, name="conv2")(x))
+        return nn.relu(Conv(384, (3, 3), name="conv3")(x))
 
 
 class GlimpseCNN(nn.Module):
@@ -39,10 +40,10 @@ class GlimpseCNN(nn.Module):
     @nn.compact
     def __call__(self, glimpse: Array) -> Array:
         kernel = (self.kernel, self.kernel)
-        x = elu(nn.Conv(self.features[0], kernel, (2, 2), "VALID")(glimpse))
-        same = elu(nn.Conv(self.features[1], kernel)(x))
+        x = elu(Conv(self.features[0], kernel, (2, 2), "VALID")(glimpse))
+        same = elu(Conv(self.features[1], kernel)(x))
         x = same + x if self.features[0] == self.features[1] else same
-        return elu(nn.Conv(self.features[2], kernel, (2, 2))(x))
+        return elu(Conv(self.features[2], kernel, (2, 2))(x))
 
 
 class Ventral(nn.Module):
@@ -52,7 +53,7 @@ class Ventral(nn.Module):
 
     @nn.compact
     def __call__(self, v1: Array) -> Array:
-        return elu(nn.Conv(self.maps, (1, 1))(v1))
+        return elu(Conv(self.maps, (1, 1))(v1))
 
 
 class Dorsal(nn.Module):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from objcentric.nn.activations import elu
+from objcentric.nn.convolution import Conv
 
 
 class CNN(nn.Module):
@@ -21,7 +22,7 @@ class CNN(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         for features, stride in zip(self.features, self.strides, strict=True):
-            x = elu(nn.Conv(features, (3, 3), (stride, stride))(x))
+            x = elu(Conv(features, (3, 3), (stride, stride))(x))
         return x
 
     def output_shape(self, shape: Sequence[int]) -> tuple[int, int, int]:
@@ -50,10 +51,10 @@ class SubpixelCNN(nn.Module):
         x = elu(nn.Dense(self.hidden)(x))
         x = elu(nn.Dense(height * width * self.features[0])(x)).reshape(height, width, self.features[0])
         for features, stride in zip(self.features, self.strides, strict=True):
-            x = elu(interleave(nn.Conv(features * stride**2, (3, 3))(x), stride))
-        return nn.Conv(
-            channels, (3, 3), kernel_init=nn.initializers.variance_scaling(0.1, "fan_in", "truncated_normal")
-        )(x)
+            x = elu(interleave(Conv(features * stride**2, (3, 3))(x), stride))
+        return Conv(channels, (3, 3), kernel_init=nn.initializers.variance_scaling(0.1, "fan_in", "truncated_normal"))(
+            x
+        )
 
 
 class Deconv(nn.Module):
@@ -72,9 +73,9 @@ class Deconv(nn.Module):
         rows, columns = -(-height // (1 << doublings)), -(-width // (1 << doublings))
         x = elu(nn.Dense(rows * columns * self.features)(x)).reshape(rows, columns, self.features)
         for _ in range(doublings - 1):
-            x = elu(interleave(nn.Conv(4 * (self.features // 2), (3, 3))(x), 2))
+            x = elu(interleave(Conv(4 * (self.features // 2), (3, 3))(x), 2))
         factor = 2 if doublings else 1
-        return interleave(nn.Conv(factor**2 * channels, (3, 3))(x), factor)[:height, :width]
+        return interleave(Conv(factor**2 * channels, (3, 3))(x), factor)[:height, :width]
 
 
 def interleave(x: Array, factor: int) -> Array:
