@@ -14,7 +14,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config = sqair.get_config(variant)
     config.data.update(source="mnist", object_size=(20, 20))
     config.model.object_size = (20.0, 20.0)
-    if variant == "fast":
+    if variant in ("fast", "any_time"):
         config.data.num_train = 40_000
         config.train.num_steps = 12_000
         config.curriculum.steps = (6_000, 8_500)

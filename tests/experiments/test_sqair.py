@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import sqair_mnist
 from experiments import sqair
 from objcentric.errors import UserError
 from objcentric.models import sqair as model
@@ -98,9 +99,25 @@ def test_impossible_configs(fields, message):
         sqair.build(sequences.make_config(**fields), data=sequences.make_data())
 
 
-@pytest.mark.parametrize("variant", ["paper", "conv"])
-def test_other_networks(variant):
-    """The loss of the paper's variants has a gradient, of the right shapes, for sequences of both stages."""
+def test_variants():
+    """What each variant is about, for embedded digits and MNIST's."""
+    for configs in (sequences.configs, sqair_mnist):
+        fast, any_time, paper, conv = map(configs.get_config, sequences.configs.VARIANTS)
+        assert fast.data.appear == paper.data.appear == "always" and any_time.data.appear == "any_time"
+        assert any_time.model.rediscovery_factor.start == any_time.model.rediscovery_factor.end == 1.0
+        assert (fast.model.network, paper.model.network, conv.model.network) == ("mlp", "mlp", "conv")
+        assert fast.data.source == any_time.data.source == paper.data.source == conv.data.source
+        for config in (fast, any_time, paper, conv):
+            steps = config.curriculum.steps
+            assert tuple(sorted(steps)) == steps and steps[-1] < config.train.num_steps
+            assert config.model.object_size[0] == config.data.object_size[0]
+        with pytest.raises(ValueError, match="write one of :fast, :any_time, :paper, :conv"):
+            configs.get_config("slow")
+
+
+@pytest.mark.parametrize("variant", ["any_time", "paper", "conv"])
+def test_other_variants_have_gradients(variant):
+    """The loss has a gradient, of the right shapes, for sequences of both stages."""
     config = sequences.configs.get_config(variant)
     sequences.shrink(config)
     config.model.object_size = (4.0, 4.0)
