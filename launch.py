@@ -69,7 +69,7 @@ def main(_) -> None:
         fail(error)
     except KeyboardInterrupt:  # of a study; a training saves first
         print("objcentric: stopped; the same command goes on with what is not finished", file=sys.stderr)
-        sys.exit(loop.PREEMPTED)
+        sys.exit(machine.PREEMPTED)
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise

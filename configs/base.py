@@ -85,12 +85,15 @@ def objective() -> ConfigDict:
 
 def optimizer() -> ConfigDict:
     c = ConfigDict()
-    c.name = "adam"  # 'adam' or 'rmsprop' (momentum 0.9, as the papers)
+    c.name = "adam"  # 'adam', 'rmsprop' (momentum 0.9, as the papers) or 'rmsprop_tf' (the same, as TensorFlow has it)
     c.learning_rate = 5e-4  # at 1e-3 some seeds settle where they look before they know what they look for
     c.warmup_steps = 0  # linear warm-up from 0
-    c.decay = "cosine"  # 'constant', 'cosine' (to 0 at the last step) or 'stairs'
+    c.decay = "cosine"  # 'constant', 'cosine' (to 0 at the last step), 'stairs' or 'exponential'
     c.stairs_at = ()  # 'stairs': steps from which on the learning rate is learning_rate times the factors of stairs_to
     c.stairs_to = ()
+    c.decay_rate = 0.96  # 'exponential': the learning rate is multiplied by it ...
+    c.decay_steps = 1_000  # ... after so many steps
+    c.eps = 1e-8  # 'rmsprop_tf': added to the mean square, inside the root
     c.clip_norm = 10.0  # global norm of the gradient; 0 turns clipping off
     c.baseline_factor = 10.0  # learning rate of baselines relative to the model's
     return c

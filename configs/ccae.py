@@ -47,7 +47,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
 def rmsprop(batch_size: int) -> ConfigDict:
     c = base.optimizer()
     c.update(name="rmsprop_tf", learning_rate=1e-5, decay="constant", clip_norm=0.0)
-    c.eps = (10.0 * batch_size) ** -2  # 'rmsprop_tf': added to the mean square, inside the root (section 6.A.2)
+    c.eps = (10.0 * batch_size) ** -2  # section 6.A.2
     return c
 
 

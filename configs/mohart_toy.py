@@ -53,7 +53,9 @@ def data() -> ConfigDict:
     c.identities = 2  # 1: all repel; 2: likes repel, others attract
     c.randomness = 1.0  # probability of an identity drawn anew, of each circle and frame
     c.substeps = 8  # steps of the simulation per frame
-    c.num_train = 100_000  # worlds, simulated as they are needed; their order is drawn anew now and then: more cost time
+    c.num_train = (
+        100_000  # worlds, simulated as they are needed; their order is drawn anew now and then: more cost time
+    )
     c.num_valid = 200
     c.num_test = 1_000
     c.seed = 0  # of the worlds; independent of config.seeds

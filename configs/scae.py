@@ -80,8 +80,7 @@ def published(config: ConfigDict, name: str, preset: str) -> None:
         config.optimizer.update(learning_rate=3e-5)
     if name in _WEIGHTS:
         config.optimizer.update(learning_rate=1e-4, decay="exponential")
-        config.optimizer.decay_rate = 0.96  # 'exponential': the learning rate is multiplied by it ...
-        config.optimizer.decay_steps = {"svhn": 1_000, "cifar10": 3_000}[name]  # ... after so many steps
+        config.optimizer.decay_steps = {"svhn": 1_000, "cifar10": 3_000}[name]
     elif preset == "thesis":
         config.losses.update(prior_within=1.0, prior_between=1.0, posterior_within=10.0, posterior_between=10.0)
     else:

@@ -70,9 +70,12 @@ def model() -> ConfigDict:
     # What tells where objects go: 'velocity', the displacement of the last frame and RNNs; 'position', RNNs alone, as
     # in the authors' release: more identities are swapped.
     c.motion = "velocity"
-    c.centred = True  # whether q and p of propagation are centred on the latents before (release); else MLPs tell means
+    c.centred = True  # whether q and p of propagation are centred on the latents before, and where of new objects on its
+    # prior's mean (release); else MLPs tell means
     c.shared_statistics = True  # release, and the paper's number of parameters; else each q has an MLP of its own (5.A)
     c.discovery_prior = "annealed"  # of the number of new objects: 'annealed', or 'learned' from that of the old ones
+    c.one_discovery_table = False  # 'learned': whether the first frame is as the later ones (eq. 5.8); else as in the
+    # release, where it has probabilities of its own, and others begin with few new objects
     c.discovery_bias = 1.0  # initial logit of a new object under q in the first frame
     c.rediscovery_bias = 0.0  # and in later frames
     c.propagation_bias = 4.0  # initial logit of staying, under q

@@ -32,7 +32,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", required=True, help="folder of the pictures")
     parser.add_argument("--sequences", type=int, default=3, help="how many to show")
     arguments = parser.parse_args(argv)
+    folder = Path(arguments.output)
     try:
+        if arguments.sequences < 1:
+            raise UserError(f"--sequences={arguments.sequences}: show at least 1")
         for name in ("air", "sqair"):
             theirs = workdir.read_config(Path(getattr(arguments, name))).experiment
             if theirs != name:
@@ -44,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
         if "boxes" not in split:
             raise UserError("the data do not say where objects are, so none are known to overlap: use moving digits")
         image = split["image"][overlapping(split, arguments.sequences)]
-    except UserError as error:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (UserError, OSError) as error:
         print(f"objcentric: {error}", file=sys.stderr)
         return 2
     strips = [
@@ -52,8 +56,6 @@ def main(argv: list[str] | None = None) -> int:
         Strip("AIR", *look_air(per_frame, image, jax.random.key(0))),
         Strip("SQAIR", *look_sqair(tracked, image, jax.random.key(1))),
     ]
-    folder = Path(arguments.output)
-    folder.mkdir(parents=True, exist_ok=True)
     writer.write_figure(folder / "overlap.png", plots_sequences.filmstrips(strips))
     writer.write_figure(folder / "overlap_film.png", plots_sequences.animation(strips))
     print(f"pictures in {folder}")

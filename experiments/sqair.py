@@ -92,7 +92,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         return {"mean": mean, "boxes": boxes, "presence": state.objects.presence, "identity": state.identity}
 
     def dreamt(state: sqair.State) -> dict:
-        """Any number of objects is as likely in the first frame; none come later, so that one sees how they move."""
+        """An annealed prior is as it was at first, in the first frame: any number of objects is as likely."""
         return annealed | {"presence_prior": jnp.where(state.first > 0, 1.0, annealed["presence_prior"])}
 
     bound = evaluation.make_bound(model, config.evaluate, annealed, read)
@@ -104,7 +104,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         """Figures on a split: densities in nats per sequence, counting, boxes and identities where it is annotated.
 
         ``count_accuracy`` is over all frames, ``count_accuracy_t`` of each; ``discovered_t`` the new objects of each.
-        ``rediscovered`` is how many more objects of a sequence were new after its first frame than there truly were.
+        ``surplus`` is how many more objects of a sequence were new after its first frame than there truly were, and
+        ``rediscovered`` how many were known before (`tracking.rediscoveries`).
         Tracking (final, with the extra ``tracking``) is of the objects in view, found or true. All these are of one
         draw of q; ``final`` adds those of q's mode, variable by variable (names end in ``_mode``), the IWAE bound, the
         errors of imagined and of next frames and, unless config.evaluate.addition_steps is 0, how well a classifier
@@ -116,7 +117,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         figures = {name: float(np.mean(seen[name])) for name in ("elbo", "log_likelihood", "kl")}
         figures["discovered_t"] = np.mean(seen["discovered"], 0).tolist()
         if counted:
-            figures["rediscovered"] = float(np.sum((figures["discovered_t"] - born(split))[1:]))
+            figures["surplus"] = float(np.sum((figures["discovered_t"] - born(split))[1:]))
         tracked = final and "boxes" in split and tracking.available("MOTA, IDF1 and identity switches")
         figures |= judged(seen, split, tracked)
         if final and (counted or "boxes" in split):
@@ -139,9 +140,11 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             there = (split["presence"] > 0) & (split["visibility"] > 0)
             arguments = (merged(seen["extents"]), merged(seen["found"]) > 0, merged(split["boxes"]), merged(there))
             figures["mean_iou"] = box_metrics.mean_iou(*arguments)
+            found = (seen["found"] > 0) & in_view(seen["extents"], split["image"].shape[2:4])
+            tracks = seen["extents"], found, seen["identity"], split["boxes"], there
+            figures["rediscovered"] = tracking.rediscoveries(*tracks)
             if tracked:
-                found = (seen["found"] > 0) & in_view(seen["extents"], split["image"].shape[2:4])
-                figures |= tracking.evaluate(seen["extents"], found, seen["identity"], split["boxes"], there)
+                figures |= tracking.evaluate(*tracks)
         return figures
 
     def figures(params: dict, split: dict, key: Array, evaluated: dict) -> dict[str, Any]:
@@ -153,7 +156,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         samples = jax.device_get(dream(params, jax.random.split(dream_key, len(few))))
         inputs = Strip("input", few)
         names = sequences.frame_names(num_frames, given)
-        title = "any number of objects, in the first frame"
+        title = "any number of objects in the first frame" if config.model.discovery_prior == "annealed" else ""
         return {
             **sequences.pictures("tracking", [inputs, strip("SQAIR", seen)]),
             **sequences.pictures("imagined", [inputs, *(strip(name, imagined[name]) for name in imagined)], names),

@@ -191,7 +191,8 @@ def test_figures_of_an_oracle(monkeypatch):
     assert (figures["elbo"], figures["log_likelihood"], figures["kl"]) == (-3.5, -2.0, 1.5)
     assert figures["count_accuracy"] == figures["sequence_accuracy"] == 1 and figures["count_accuracy_t"] == [1] * 4
     assert figures["discovered_t"] == pytest.approx([11 / 13, 1 / 13, 0, 0])
-    assert figures["rediscovered"] == pytest.approx(0, abs=1e-6)  # that one was late is true
+    assert figures["surplus"] == pytest.approx(0, abs=1e-6)  # that one was late is true
+    assert figures["rediscovered"] == 0
     assert figures["mean_iou"] == pytest.approx(1)
     assert experiment.headline == ("count_accuracy", "mean_iou")
     assert experiment.signature(figures) is None
@@ -207,9 +208,20 @@ def test_figures_of_a_model_that_loses_objects(monkeypatch):
     assert figures["count_accuracy_t"] == pytest.approx([1, 1, 12 / 13, 1])
     assert figures["count_accuracy"] == pytest.approx(51 / 52)
     assert figures["sequence_accuracy"] == pytest.approx(12 / 13)
-    assert figures["rediscovered"] == pytest.approx(1 / 13, rel=1e-4)
+    assert figures["surplus"] == pytest.approx(1 / 13, rel=1e-4)
+    assert figures["rediscovered"] == pytest.approx(1 / 13)
     in_view = ((split["presence"] > 0) & (split["visibility"] > 0)).sum()
     assert figures["mean_iou"] == pytest.approx(1 - 1 / in_view)
+
+
+def test_births_that_are_missed_do_not_make_up_for_objects_found_twice(monkeypatch):
+    split = distinct()
+    found, discovered, identity = truth(split)
+    found[2, :, 1], discovered[2, 1, 1] = False, False  # the late one
+    discovered[8, 3, 0], identity[8, 3, 0] = True, 7
+    _, figures = evaluate(monkeypatch, split, found, discovered, identity)
+    assert figures["surplus"] == pytest.approx(0, abs=1e-6)
+    assert figures["rediscovered"] == pytest.approx(1 / 13)
 
 
 def test_figures_of_the_mode(monkeypatch):

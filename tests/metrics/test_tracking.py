@@ -166,3 +166,30 @@ def test_without_trackeval(monkeypatch):
     monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"tracking figures need TrackEval: pip install 'objcentric\[tracking\]'"):
         figures(make_tracks())
+
+
+def test_rediscoveries():
+    """Of the object that the identity 5 follows at first."""
+    truth, tracks = make_truth(), make_tracks()
+
+    def count(**changes):
+        return tracking.rediscoveries(*(tracks | changes).values(), *truth)
+
+    identity = tracks["identity"].copy()
+    assert count() == 0
+    identity[0, 2:, 0] = 7
+    assert count(identity=identity) == 1
+    found = tracks["found"].copy()
+    found[0, 1, 0] = 0  # lost in between
+    assert count(identity=identity, found=found) == 1
+    identity[0, 3, 0] = 8
+    assert count(identity=identity) == 2
+    identity[0, :, 0] = [5, 5, 2, 2]
+    identity[0, :, 1] = [2, 2, 5, 5]  # they change places
+    assert count(identity=identity) == 0
+    found[0, 0, 0], identity[0, :, 0], identity[0, :, 1] = 0, [5, 5, 7, 7], 2  # nobody followed it before
+    assert count(identity=identity, found=found) == 0
+    boxes = tracks["boxes"].copy()
+    boxes[0, 2:, 0] += 3
+    identity[0, 2:, 0] = 7
+    assert count(boxes=boxes, identity=identity) == 0  # nor do they follow it

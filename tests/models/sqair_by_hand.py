@@ -144,7 +144,7 @@ def densities(config, params, x, presence_prior, rediscovery_factor, z):
                 break
             where, what = new.where[i], new.what[i]
             shift, scale = statistics(raw, 0.1)
-            log_q += normal(where, where_loc(config) + shift, scale)
+            log_q += normal(where, where_loc(config) + shift if config.centred else shift, scale)
             encoding = encode("glimpse_encoder", read(config, image, where))
             log_q += normal(what, *statistics(mlp(inference["what"], encoding), 0.5))
             log_p += normal(where, where_loc(config), [config.scale_std] * (where_dim - 2) + [1.0, 1.0])
@@ -153,7 +153,7 @@ def densities(config, params, x, presence_prior, rediscovery_factor, z):
             found[i] = Object(where, what, np.zeros(where_dim), initial["temporal"], initial["dynamics"])
 
         if config.discovery_prior == "learned":
-            logits = np.float64(generative["discovery_logits"])[min(t, 1), len(kept)]
+            logits = np.float64(generative["discovery_logits"])[-min(t, 1), len(kept)]
         else:
             success = presence_prior * (rediscovery_factor if t else 1)
             logits = np.arange(config.num_objects + 1) * np.log(success)

@@ -43,6 +43,8 @@ CONV = {
     "motion": "position",
     "centred": False,
     "shared_statistics": False,
+    "discovery_prior": "learned",
+    "one_discovery_table": True,
 }
 RELEASE = {"motion": "position", "discovery_prior": "learned"}
 LEARNED = RELEASE | {"num_objects": 2, "likelihood": "bernoulli", "object_size": (4.0,)}
@@ -507,7 +509,7 @@ def test_generated_sequences(name):
         if name == "annealed":
             p = (0.6 * (HPARAMS["rediscovery_factor"] if t else 1)) ** np.arange(slots + 1)
         else:
-            p = np.exp(params["generative"]["discovery_logits"][int(t != 0), others])
+            p = np.exp(params["generative"]["discovery_logits"][-int(t != 0), others])
         p = p[: slots - others + 1] / p[: slots - others + 1].sum()
         frequency = np.bincount(numbers.astype(int), minlength=slots + 1) / numbers.size
         assert not frequency[slots - others + 1 :].any()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
+from scipy.optimize import linear_sum_assignment
 
 from objcentric.errors import UserError
 from objcentric.metrics.boxes import iou
@@ -91,6 +92,35 @@ def evaluate(
     if "identity_switches" in figures:
         figures["identity_switches"] /= max(int(there.sum()), 1)
     return figures
+
+
+def rediscoveries(
+    boxes: ArrayLike,
+    found: ArrayLike,
+    identity: ArrayLike,
+    true_boxes: ArrayLike,
+    there: ArrayLike,
+    *,
+    threshold: float = 0.5,
+) -> float:
+    """How often in a sequence, on average, a new identity takes up an object that another one has followed before.
+
+    In each frame boxes match true ones, so that the sum of their IoUs is largest; those of less than ``threshold`` do
+    not count. Identities that change places are not new. Needs no TrackEval; arguments are those of `evaluate`.
+    """
+    overlap = iou(boxes, true_boxes) * (np.asarray(found) > 0)[..., None] * (np.asarray(there) > 0)[..., None, :]
+    total = 0
+    for sequence, identities in zip(overlap, np.asarray(identity), strict=True):
+        known: set[int] = set()  # identities that have matched
+        followed: set[int] = set()  # true objects that were matched
+        for frame, names in zip(sequence, identities, strict=True):
+            rows, columns = linear_sum_assignment(frame, maximize=True)
+            right = frame[rows, columns] >= threshold
+            pairs = list(zip(names[rows[right]].tolist(), columns[right].tolist(), strict=True))
+            total += sum(name not in known and true in followed for name, true in pairs)
+            known |= {name for name, _ in pairs}
+            followed |= {true for _, true in pairs}
+    return total / len(overlap)
 
 
 def _sequence(

@@ -10,16 +10,17 @@ Where the chapter leaves something open, or its parts disagree:
   q(z | x) is an importance weight, p has their densities, too (eq. 5.9 has those of objects that stay).
 - Free slots are taken again: the RNNs go through objects by slot, not in the order of discovery.
 - "Most recent object" (eq. 5.14) is the last one present, as algorithm 2 has it before its line 16.
-- The learned table of p(D_t | P_t) (eq. 5.8) is another one in the first frame, as in the authors' release.
 
 From the release, or so that the parameters are as many as in table 5.D.1, unless the config says otherwise:
 
-- Where of q and p of propagation are centred on the latents before, the proposal is the place before plus a tenth of an
-  MLP's output; without ``centred`` MLPs tell the means themselves, as the chapter has it.
+- Where of q and p of propagation are centred on the latents before, where of new objects on the prior's mean, and the
+  proposal is the place before plus a tenth of an MLP's output; without ``centred`` MLPs tell the means themselves, as
+  the chapter has it.
+- The learned table of p(D_t | P_t) (eq. 5.8) has a part of its own for the first frame, and begins with few new objects
+  after it; with ``one_discovery_table`` there is one part, which begins with as many objects as fit.
 - What of q mixes, by gates, the appearance before, the glimpse's and what the RNNs make of it; both parts of q share
   the linear layer from a glimpse's features to what; one MLP gives where and presence of new objects. Without
   ``shared_statistics`` each distribution of q has a two-layer MLP of its own, as in appendix 5.A.
-- Where of new objects is centred on the prior's mean.
 - Probabilities of presence stay within a margin, of p as of q (``presence_margin``).
 
 What only the release has is left out: a learnt mean of the prior of where, a mean image, a learnt scale of what is
@@ -84,6 +85,7 @@ class Config:
     centred: bool = True
     shared_statistics: bool = True
     discovery_prior: str = "annealed"
+    one_discovery_table: bool = False
     discovery_bias: float = 1.0
     rediscovery_bias: float = 0.0
     propagation_bias: float = 4.0
@@ -173,8 +175,9 @@ def make(config: Config) -> Sequential:
                 key, subkey = jax.random.split(key)
                 params[part]["initial_state"][name] = 0.1 * jax.random.normal(subkey, (hidden,))
         if config.discovery_prior == "learned":
-            # Nothing new is likely after the first frame, as in the authors' release.
-            params["generative"]["discovery_logits"] = jnp.zeros((2, slots + 1, slots + 1)).at[1, :, 0].set(10.0)
+            table = jnp.zeros((slots + 1, slots + 1))
+            later = [] if config.one_discovery_table else [table.at[:, 0].set(10.0)]
+            params["generative"]["discovery_logits"] = jnp.stack([table, *later])
         return params
 
     def apply(params, part: str, name: str, *args):
@@ -217,7 +220,8 @@ def make(config: Config) -> Sequential:
         """log p(D_t | P_t) ``[N + 1]``, of at most N - P_t new objects (eq. 5.8)."""
         number = jnp.arange(slots + 1)
         if config.discovery_prior == "learned":
-            table = params["generative"]["discovery_logits"][(1 - state.first).astype(jnp.int32)]
+            last = -(1 - state.first).astype(jnp.int32)  # of the table's parts, after the first frame
+            table = params["generative"]["discovery_logits"][last]
             logits = table[jnp.round(propagated).astype(jnp.int32)]
         else:
             success, factor = jnp.log(hparams["presence_prior"]), jnp.log(hparams["rediscovery_factor"])
@@ -324,7 +328,7 @@ def make(config: Config) -> Sequential:
                 raw = jnp.concatenate([raw, infer(params, "discovery_presence", new_recurrent)])
             presence_q = distributions.bernoulli(raw[-1] + bias, margin)
             residual = statistics(raw[:-1], 0.1)
-            where_q = distributions.normal(scene.where_loc + residual.loc, residual.scale)
+            where_q = distributions.normal(config.centred * scene.where_loc + residual.loc, residual.scale)
             where = _draw(where_q, noise[:where_dim], given and given.where, pathwise)
             what_q = distributions.normal(*statistics(infer(params, "what", encode_glimpse(params, x, where)), 0.5))
             what = _draw(what_q, noise[where_dim:], given and given.what, pathwise)

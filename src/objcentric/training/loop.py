@@ -2,7 +2,6 @@
 
 import bisect
 import math
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -25,8 +24,6 @@ from objcentric.training.restore import initial
 from objcentric.training.step import TrainState, make_keys
 from objcentric.training.summary import summarize
 from objcentric.training.writer import Writer
-
-PREEMPTED = 75  # exit status that asks a cluster to queue the run again
 
 
 class Run(NamedTuple):
@@ -168,7 +165,7 @@ def evaluate(this: Run, state: TrainState) -> dict[str, Any]:
     failures = {seed: signature for seed, signature in failures.items() if signature is not None}
 
     # --------------------------------------------------------------------------------------------------------- pictures
-    _leave_if_preempted(this, state)
+    machine.leave_if_preempted(f"{this.folder}: stopped after step {np.asarray(state.step)[0]}")
     best = next((i for i, seed in enumerate(seeds) if seed not in failures), 0)
     key = make_keys(seeds[best]).evaluate
     figures = experiment.figures(_params(this, state, best), experiment.data.test, key, per_seed[best])
@@ -199,7 +196,7 @@ def evaluate_seeds(this: Run, state: TrainState, split: dict[str, Any], *, final
     figures = []
     for i, seed in enumerate(this.config.seeds):
         if final:
-            _leave_if_preempted(this, state)
+            machine.leave_if_preempted(f"{this.folder}: stopped after step {np.asarray(state.step)[0]}")
         key = make_keys(seed).evaluate
         figures.append(this.experiment.evaluate(_params(this, state, i), split, key, final=final))
     return figures
@@ -236,13 +233,6 @@ def _check(config: ConfigDict, mode: str) -> None:
 def _params(this: Run, state: TrainState, index: int) -> Any:
     """One seed's parameters on one device; copies, for the next training step takes over the memory of ``state``."""
     return jax.device_put(jax.tree.map(lambda x: np.array(x)[index], state.params), this.devices[0])
-
-
-def _leave_if_preempted(this: Run, state: TrainState) -> None:
-    if this.preempted.is_set():
-        step = np.asarray(state.step)[0]
-        print(f"{this.folder}: stopped after step {step}; the same command goes on", file=sys.stderr)
-        raise SystemExit(PREEMPTED)
 
 
 def _stop_if_all_failed(this: Run, failed_at: np.ndarray) -> None:

@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from tqdm import tqdm
 
 from objcentric.data import cache
 from objcentric.errors import UserError
+
+PREEMPTED = 75  # exit status that asks a cluster to queue the run again
+_preempted: ContextVar[threading.Event | None] = ContextVar("preempted", default=None)
 
 
 def describe() -> str:
@@ -81,6 +85,7 @@ def preemption() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
+    token = _preempted.set(event)
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def restore() -> None:
@@ -97,6 +102,15 @@ def preemption() -> Iterator[threading.Event]:
         yield event
     finally:
         restore()
+        _preempted.reset(token)
+
+
+def leave_if_preempted(said: str = "stopped") -> None:
+    """Ends the process with status `PREEMPTED` once the event of `preemption` is set; outside of it, never."""
+    event = _preempted.get()
+    if event and event.is_set():
+        print(f"{said}; the same command goes on", file=sys.stderr)
+        raise SystemExit(PREEMPTED)
 
 
 class Clock:

@@ -53,7 +53,7 @@ def learning_rate(c: ConfigDict, num_steps: int) -> optax.Schedule:
     return optax.join_schedules([warmup, after], [c.warmup_steps])
 
 
-_OPTIMIZERS = {"adam": (), "rmsprop": (), "rmsprop_tf": ("eps",)}  # and the fields that each has besides
+_OPTIMIZERS = ("adam", "rmsprop", "rmsprop_tf")
 
 
 def make_optimizer(c: ConfigDict, num_steps: int) -> optax.GradientTransformation:
@@ -64,7 +64,7 @@ def make_optimizer(c: ConfigDict, num_steps: int) -> optax.GradientTransformatio
     """
     if c.name not in _OPTIMIZERS:
         raise UserError(f"optimizer.name={c.name!r} is unknown: use one of {', '.join(_OPTIMIZERS)}")
-    for name in ("learning_rate", "warmup_steps", "clip_norm", "baseline_factor", *_OPTIMIZERS[c.name]):
+    for name in ("learning_rate", "warmup_steps", "clip_norm", "baseline_factor", "eps"):
         if c[name] < 0:
             raise UserError(f"optimizer.{name}={c[name]}: use 0 or more")
     schedule = learning_rate(c, num_steps)
