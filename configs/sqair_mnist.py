@@ -1,7 +1,10 @@
 """SQAIR on sequences of 0 to 2 moving MNIST digits (thesis, section 5.4.1), read as configs/air_mnist.py does.
 
 python launch.py --config=configs/sqair_mnist.py --workdir=runs/sqair_mnist
+python launch.py --config=configs/sqair_mnist.py:any_time --workdir=runs/sqair_mnist_any_time
+python launch.py --config=configs/sqair_mnist.py:conv --workdir=runs/sqair_mnist_conv
 python launch.py --config=configs/sqair_mnist.py:paper --workdir=runs/sqair_mnist_paper
+python launch.py --config=configs/sqair_mnist.py:conv_paper --workdir=runs/sqair_mnist_conv_paper
 """
 
 from ml_collections import ConfigDict
@@ -10,7 +13,7 @@ from configs import sqair
 
 
 def get_config(variant: str = "fast") -> ConfigDict:
-    """``variant`` as in configs/sqair.py: 'fast', or the models and training of the paper, 'paper' and 'conv'."""
+    """``variant`` as in configs/sqair.py."""
     config = sqair.get_config(variant)
     config.data.update(source="mnist", object_size=(20, 20))
     config.model.object_size = (20.0, 20.0)

@@ -4,12 +4,12 @@ FOLDER is that of a sequence of MOTChallenge, such as PETS09-S2L1 of 2D MOT 2015
 counted and tracked; or a video, or a folder of its frames. It needs OpenCV: pip install 'objcentric[video]'
 
 python launch.py --config=configs/sqair_pedestrians.py --config.data.path=FOLDER --workdir=runs/sqair_pedestrians
-python launch.py --config=configs/sqair_pedestrians.py:conv --config.data.path=FOLDER --workdir=runs/pedestrians_conv
+python launch.py --config=configs/sqair_pedestrians.py:paper --config.data.path=FOLDER --workdir=runs/pedestrians_paper
 
 Sizes suit PETS09-S2L1 (7 frames a second) in any copy; for another camera choose data.frame_size and model.object_size
 so that people are some 27 pixels tall, and data.frame_step so that they walk some 3 pixels from a frame to the next.
 
-'conv' has the layers of appendix 5.E but 1.67M parameters, not its 3.5M. Strides of (2, 2, 1, 1), those of the paper's
+'paper' has the layers of appendix 5.E but 1.67M parameters, not its 3.5M. Strides of (2, 2, 1, 1), those of the paper's
 CONV-SQAIR, would make it 3.35M, so it is probably the appendix's (2, 2, 2, 1) that do not fit.
 """
 
@@ -19,10 +19,10 @@ from configs import sqair
 
 
 def get_config(variant: str = "fast") -> ConfigDict:
-    """``variant`` is 'fast', a recipe for two CPU cores, or 'conv', the model and training that the paper describes."""
-    if variant not in ("fast", "conv"):
-        raise ValueError(f"the variant {variant!r} is unknown: write :fast or :conv")
-    config = sqair.get_config(variant)
+    """``variant`` is 'fast', a recipe for two CPU cores, or 'paper', the model and training that the paper describes."""
+    if variant not in ("fast", "paper"):
+        raise ValueError(f"the variant {variant!r} is unknown: write :fast or :paper")
+    config = sqair.get_config("conv_paper" if variant == "paper" else "fast")
     config.data = data()
     config.model.update(object_size=(27.0, 10.0), glimpse_size=(28, 12))  # medians of PETS09-S2L1; the paper's glimpse
     # People come at any time, and those who are less than half in view no longer count.
@@ -30,7 +30,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config.model.rediscovery_factor.update(start=1.0, end=1.0)
     config.evaluate.given_frames = 4
     config.evaluate.addition_steps = 0  # there are no digits to add
-    if variant == "conv":
+    if variant == "paper":
         config.model.update(encoder_features=(16, 32, 64, 64), encoder_strides=(2, 2, 2, 1))
         config.model.update(decoder_features=(64, 64), decoder_strides=(2, 2), decoder_hidden=128)
         config.curriculum.steps = (100_000, 200_000)

@@ -102,20 +102,22 @@ def test_impossible_configs(fields, message):
 def test_variants():
     """What each variant is about, for embedded digits and MNIST's."""
     for configs in (sequences.configs, sqair_mnist):
-        fast, any_time, paper, conv = map(configs.get_config, sequences.configs.VARIANTS)
+        fast, any_time, conv, paper, conv_paper = map(configs.get_config, sequences.configs.VARIANTS)
         assert fast.data.appear == paper.data.appear == "always" and any_time.data.appear == "any_time"
         assert any_time.model.rediscovery_factor.start == any_time.model.rediscovery_factor.end == 1.0
-        assert (fast.model.network, paper.model.network, conv.model.network) == ("mlp", "mlp", "conv")
-        assert fast.data.source == any_time.data.source == paper.data.source == conv.data.source
-        for config in (fast, any_time, paper, conv):
+        assert fast.model.network == any_time.model.network == paper.model.network == "mlp"
+        assert conv.model.network == conv_paper.model.network == "conv"
+        assert (paper.train.num_steps, conv_paper.train.num_steps) == (2_000_000, 2_000_000)
+        assert len({config.data.source for config in (fast, any_time, conv, paper, conv_paper)}) == 1
+        for config in (fast, any_time, conv, paper, conv_paper):
             steps = config.curriculum.steps
             assert tuple(sorted(steps)) == steps and steps[-1] < config.train.num_steps
             assert config.model.object_size[0] == config.data.object_size[0]
-        with pytest.raises(ValueError, match="write one of :fast, :any_time, :paper, :conv"):
+        with pytest.raises(ValueError, match="write one of :fast, :any_time, :conv, :paper, :conv_paper"):
             configs.get_config("slow")
 
 
-@pytest.mark.parametrize("variant", ["any_time", "paper", "conv"])
+@pytest.mark.parametrize("variant", ["any_time", "paper", "conv_paper"])
 def test_other_variants_have_gradients(variant):
     """The loss has a gradient, of the right shapes, for sequences of both stages."""
     config = sequences.configs.get_config(variant)

@@ -20,6 +20,7 @@ from objcentric.errors import UserError
 from objcentric.training import loop, step
 from objcentric.training.checkpoint import Checkpoints
 from objcentric.training.experiment import Stage
+from objcentric.training.restore import Best, chosen, restore_run
 from tests.training import linear
 
 TIMING = {"seconds", "wall_seconds", "train_seconds", "peak_host_mb", "date", "command"}
@@ -339,7 +340,43 @@ def test_a_curriculum_resumes_where_it_was(tmp_path, capsys, firsts, stopped):
         assert stage == sum(first < end for first in firsts) - 1
 
 
+def test_the_best_is_kept(tmp_path):
+    """Of each seed, its parameters when the figure was highest: here, that of the first validation, or the second."""
+    validated, tested = [], []
+    elbos = iter([1.0, 0.2, 0.5, 0.3, math.nan, math.nan, 0.5, 0.2])  # of two seeds
+
+    def build(config):
+        def evaluate(params, split, key, *, final):
+            (tested if final else validated).append(np.asarray(params["generative"]))
+            return {"count_accuracy": 1.0, "elbo": 9.0 if final else next(elbos), "table": [[1]]}
+
+        return linear.build(config)._replace(evaluate=evaluate)
+
+    config = linear.make_config(eval_every=10, keep_best="elbo")
+    config.seeds = (0, 1)
+    content = loop.run(config, tmp_path / "run", build)
+    assert content["best_steps"] == [10, 20] and content["steps"] == 40 and len(validated) == 8
+    np.testing.assert_array_equal(tested, [validated[0], validated[3]])
+    assert not np.array_equal(validated[0], validated[2])
+    np.testing.assert_array_equal(restore_run(tmp_path / "run", build).params["generative"], validated[0])
+    assert loop.run(config, tmp_path / "run", build, mode="evaluate")["best_steps"] == [10, 20]
+    np.testing.assert_array_equal(tested[2:], [validated[0], validated[3]])
+
+
+def test_before_any_validation_the_best_is_the_last():
+    untrained, last = {"a": np.zeros((2, 3))}, {"a": np.ones((2, 3))}
+    best = chosen(Best(np.array([-np.inf, 0.5]), np.array([0, 7]), untrained), 9, last)
+    assert best.step.tolist() == [9, 7]
+    np.testing.assert_array_equal(best.params["a"], [[1] * 3, [0] * 3])
+
+
 # --------------------------------------------------------------------------------------------------- what goes wrong
+
+
+@pytest.mark.parametrize("name", ["accuracy", "table"])
+def test_an_unknown_figure_to_keep_the_best_of(tmp_path, name):
+    with pytest.raises(UserError, match=f"^train.keep_best='{name}' is no figure of validation: use one of"):
+        loop.run(linear.make_config(keep_best=name), tmp_path / "run", linear.build)
 
 
 def test_another_config_in_the_same_folder(reference):

@@ -20,7 +20,7 @@ from objcentric.training import machine, parallel, workdir, writer
 from objcentric.training.checkpoint import Checkpoints
 from objcentric.training.experiment import Experiment, Stage
 from objcentric.training.machine import Progress
-from objcentric.training.restore import initial
+from objcentric.training.restore import Best, better, chosen, initial
 from objcentric.training.step import TrainState, make_keys
 from objcentric.training.summary import summarize
 from objcentric.training.writer import Writer
@@ -79,14 +79,18 @@ def run(
 
         # -------------------------------------------------------------------------------------------- train, evaluate
         state = parallel.replicate(state, devices)
+        best = saved.get("best")
         if mode == "train":
-            state = train(this, state, step)
-        return evaluate(this, state)
+            state, best = train(this, state, best, step)
+        if best:
+            best = chosen(best, int(np.asarray(state.step)[0]), state.params)
+            state = state._replace(params=best.params)
+        return evaluate(this, state, {"best_steps": best.step.tolist()} if best else {})
 
 
-def train(this: Run, state: TrainState, step: int) -> TrainState:
+def train(this: Run, state: TrainState, best: Best | None, step: int) -> tuple[TrainState, Best | None]:
     """From ``step`` to the last one, or to a SIGTERM: calls of config.train.inner_steps, with logs, validations and
-    checkpoints.
+    checkpoints. Returns also the best, if it is kept.
     """
     c, data, devices, clock = this.config.train, this.experiment.data, this.devices, this.clock
     programs = {}  # by their stage of the curriculum and the number of steps that they do
@@ -141,19 +145,22 @@ def train(this: Run, state: TrainState, step: int) -> TrainState:
                     figures = evaluate_seeds(this, state, data.valid, final=False)
                 figures = {f"valid/{name}": [seed[name] for seed in figures] for name in figures[0]}
                 log.write(step, clock.train, figures)
+                if best:
+                    best = better(best, _figure_kept(c.keep_best, figures), step, state.params)
                 headline = {name: np.mean(figures[f"valid/{name}"]) for name in this.experiment.headline}
                 bar.show(step, headline, line=True)
 
             # -------------------------------------------------------------- a checkpoint, and first the lines before it
             if checkpoint_due or stop:
                 log.sync()
-                this.checkpoints.save(step, {"state": state, "wall": clock.wall, "train": clock.train})
+                content = {"state": state, "wall": clock.wall, "train": clock.train}
+                this.checkpoints.save(step, content | ({"best": best} if best else {}))
 
-    return state
+    return state, best
 
 
-def evaluate(this: Run, state: TrainState) -> dict[str, Any]:
-    """Final figures of every seed on the test split, pictures, and last of all eval.json."""
+def evaluate(this: Run, state: TrainState, told: dict[str, Any]) -> dict[str, Any]:
+    """Final figures of every seed on the test split, pictures, and last of all eval.json, with what is ``told``."""
     experiment, seeds = this.experiment, this.config.seeds
     train_seconds = this.clock.train
     per_seed = evaluate_seeds(this, state, experiment.data.test, final=True)
@@ -178,6 +185,7 @@ def evaluate(this: Run, state: TrainState) -> dict[str, Any]:
     content = summarize(seeds, per_seed, failures, judged=experiment.signature is not None) | {
         "num_examples": loader.size(experiment.data.test),
         "steps": int(np.asarray(state.step)[0]),
+        **told,
         "wall_seconds": round(this.clock.wall, 3),
         "train_seconds": round(train_seconds, 3),
         **machine.provenance(),
@@ -213,6 +221,14 @@ def _at(experiment: Experiment, number: int) -> Experiment:
     """The experiment in one stage of its curriculum."""
     stage = experiment.stages[number]
     return experiment._replace(loss=lambda params, batch, *rest: experiment.loss(params, stage.batch(batch), *rest))
+
+
+def _figure_kept(name: str, figures: dict[str, list]) -> np.ndarray:
+    """Of each seed."""
+    known = [each.removeprefix("valid/") for each, values in figures.items() if np.ndim(values) == 1]
+    if name not in known:
+        raise UserError(f"train.keep_best={name!r} is no figure of validation: use one of {', '.join(known)}, or ''")
+    return np.asarray(figures[f"valid/{name}"])
 
 
 def _check(config: ConfigDict, mode: str) -> None:

@@ -40,12 +40,41 @@ def restore_run(path: str | Path, build: Callable[[ConfigDict], Experiment]) -> 
     if saved is None:
         raise UserError(f"{folder} holds no checkpoint: train first, or name another folder")
     failures = (workdir.evaluation(folder) or {}).get("failures", {})
-    best = next((i for i, seed in enumerate(config.seeds) if str(seed) not in failures), 0)
-    return Run(config, experiment, saved.step, jax.tree.map(lambda x: np.asarray(x)[best], saved.tree["state"].params))
+    first = next((i for i, seed in enumerate(config.seeds) if str(seed) not in failures), 0)
+    last = saved.tree["state"].params
+    params = chosen(saved.tree["best"], saved.step, last).params if config.train.keep_best else last
+    return Run(config, experiment, saved.step, jax.tree.map(lambda x: np.asarray(x)[first], params))
+
+
+class Best(NamedTuple):
+    """Of each seed, what had the most of the figure config.train.keep_best when it was validated."""
+
+    figure: Any  # [S], -inf before the first validation
+    step: Any  # [S]
+    params: Any  # with an axis [S]
+
+
+def chosen(best: Best, step: int, params: Any) -> Best:
+    """``best``, but of seeds that have none yet the last ``params``."""
+    return better(best, np.where(np.isneginf(best.figure), np.inf, -np.inf), step, params)
+
+
+def better(best: Best, figure: np.ndarray, step: int, params: Any) -> Best:
+    """``best``, or where ``figure [S]`` is higher the new ``params``, seed by seed; NaN is never higher."""
+    higher = np.asarray(figure) > best.figure
+
+    def choose(old: Any, new: Any) -> np.ndarray:
+        return np.where(higher.reshape(-1, *(1,) * (np.ndim(old) - 1)), new, old)
+
+    return Best(choose(best.figure, figure), choose(best.step, step), jax.tree.map(choose, best.params, params))
 
 
 def initial(config: ConfigDict, experiment: Experiment) -> dict[str, Any]:
-    """What a checkpoint holds, before the first step: the state of all seeds, and the seconds spent."""
+    """What a checkpoint holds, before the first step: the state of all seeds, the seconds spent, and maybe the best."""
     seeds = jnp.asarray(config.seeds, jnp.uint32)
     state = jax.jit(lambda seeds: lax.map(lambda seed: init_state(experiment, seed), seeds))(seeds)
-    return {"state": state, "wall": 0.0, "train": 0.0}
+    held = {"state": state, "wall": 0.0, "train": 0.0}
+    if config.train.keep_best:
+        nothing = np.full(len(config.seeds), -np.inf), np.zeros(len(config.seeds), np.int32)
+        held["best"] = Best(*nothing, jax.tree.map(np.asarray, state.params))
+    return held
