@@ -19,7 +19,7 @@ from configs import sqair
 
 
 def get_config(variant: str = "fast") -> ConfigDict:
-    """``variant`` is 'fast', a recipe for two CPU cores, or 'paper', the model and training that the paper describes."""
+    """``variant`` is 'fast', a recipe for two CPU cores, or 'paper', model and training of the paper."""
     if variant not in ("fast", "paper"):
         raise ValueError(f"the variant {variant!r} is unknown: write :fast or :paper")
     config = sqair.get_config("conv_paper" if variant == "paper" else "fast")
