@@ -108,9 +108,8 @@ def train() -> ConfigDict:
     c.inner_steps = 100  # steps per dispatch (one lax.scan); logs, checkpoints and evaluations fall on multiples
     c.log_every = 100
     c.eval_every = 500  # on the validation split
-    c.keep_best = (
-        ""  # a figure of validation, such as 'elbo': parameters that had most of it are evaluated; '': the last
-    )
+    c.keep_best = ""  # a figure of validation, such as 'elbo': parameters that had most of it are evaluated; '': the
+    # last
     c.checkpoint_every = 500
     c.checkpoints_kept = 2
     return c

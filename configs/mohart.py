@@ -53,9 +53,8 @@ def data() -> ConfigDict:
     c.valid_share = 0.1  # the next; the rest tests
     c.mirror = True  # whether training sequences come also mirrored: twice as many
     c.reverse = True  # and in reversed time, with the objects of their last frame: about twice as many
-    c.min_size = (
-        4.0  # objects whose box within the frame is less high or wide are left out, pixels of the resized frame
-    )
+    c.min_size = 4.0  # objects whose box within the frame is less high or wide are left out, pixels of the resized
+    # frame
     c.min_visibility = 0.0  # objects of which a smaller share is visible are left out, in [0, 1]
     c.crowded = 0.0  # above 0: only sequences with num_objects objects, there in at least that share of frames
     c.cache_dir = ""  # decoded frames (H * W * C bytes each); '' means $OBJCENTRIC_CACHE, else ~/.cache/objcentric

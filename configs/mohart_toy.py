@@ -53,9 +53,8 @@ def data() -> ConfigDict:
     c.identities = 2  # 1: all repel; 2: likes repel, others attract
     c.randomness = 1.0  # probability of an identity drawn anew, of each circle and frame
     c.substeps = 8  # steps of the simulation per frame
-    c.num_train = (
-        100_000  # worlds, simulated as they are needed; their order is drawn anew now and then: more cost time
-    )
+    c.num_train = 100_000  # worlds, simulated as they are needed; their order is drawn anew now and then: more cost
+    # time
     c.num_valid = 200
     c.num_test = 1_000
     c.seed = 0  # of the worlds; independent of config.seeds
@@ -64,9 +63,8 @@ def data() -> ConfigDict:
 
 def model() -> ConfigDict:
     c = ConfigDict()
-    c.tracker = (
-        "hart"  # 'hart' (also MOHART) or 'ratm' (its baseline, of whose fields v1, features, hidden, zoneout count)
-    )
+    c.tracker = "hart"  # 'hart' (also MOHART) or 'ratm' (its baseline, of whose fields v1, features, hidden, zoneout
+    # count)
     c.glimpse_size = (16, 16)  # height and width of a glimpse, pixels
     c.v1 = "cnn"  # 'cnn' (MOHART's feature extractor) or 'alexnet' (three layers of it; glimpses of 56x56)
     c.v1_weights = ""  # an .npz that V1 begins with, see objcentric.nn.appearance.read_weights; '': random
@@ -80,9 +78,8 @@ def model() -> ConfigDict:
     c.relate_memory = False  # whether they tell the LSTM's last output, too
     c.zoneout = 0.0  # probability that a unit of the LSTM keeps its value
     c.dropout = 0.0  # of V1's maps
-    c.margin = (
-        0.06  # of the attention around a given box, on each side, at first; in shares of the canvas; it is learnt
-    )
+    c.margin = 0.06  # of the attention around a given box, on each side, at first; in shares of the canvas; it is
+    # learnt
     return c
 
 
@@ -109,7 +106,6 @@ def evaluate() -> ConfigDict:
     c = ConfigDict()
     c.batch_size = 100
     c.num_pictures = 2  # sequences shown in the pictures
-    c.num_frames = (
-        30  # of toy worlds that are evaluated on; figures of whole sequences are of the first data.num_frames
-    )
+    c.num_frames = 30  # of toy worlds that are evaluated on; figures of whole sequences are of the first
+    # data.num_frames
     return c

@@ -80,10 +80,9 @@ def model() -> ConfigDict:
     # What tells where objects go: 'velocity', the displacement of the last frame and RNNs; 'position', RNNs alone, as
     # in the authors' release: more identities are swapped.
     c.motion = "velocity"
-    c.centred = (
-        True  # whether q and p of propagation are centred on the latents before, and where of new objects on its
-    )
-    # prior's mean (release); else MLPs tell means
+    # Whether q and p of propagation are centred on the latents before, and where of new objects on the prior's mean
+    # (release); else MLPs tell means.
+    c.centred = True
     c.shared_statistics = True  # release, and the paper's number of parameters; else each q has an MLP of its own (5.A)
     c.discovery_prior = "annealed"  # of the number of new objects: 'annealed', or 'learned' from that of the old ones
     c.one_discovery_table = False  # 'learned': whether the first frame is as the later ones (eq. 5.8); else as in the
