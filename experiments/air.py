@@ -75,6 +75,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             "log_likelihood": log_likelihood,
             "kl": trace.log_q - (trace.log_p - log_likelihood),
             "count": counting.most_probable_count(presence_prob),
+            "drawn": jnp.sum(trace.z["presence"], -1),
             "boxes": trace.outputs["boxes"],
             "extents": trace.outputs["extents"],
             "scores": jnp.cumprod(presence_prob, -1),
@@ -96,8 +97,9 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     def evaluate(params: dict, split: dict, key: Array, *, final: bool) -> dict[str, Any]:
         """Figures on a split: densities in nats per image, counting and boxes where the split is annotated.
 
-        Densities of the frames of sequences are in nats per sequence, as the models of sequences have them; counting is
-        of the objects that are there, in view or not, and boxes are of those that are in view, of all frames.
+        Counting is of q's mode. Of the frames of sequences it is of a draw of q, and ``count_accuracy_mode`` of the
+        mode, densities are in nats per sequence, as the models of sequences have them; counting is of the objects that
+        are there, in view or not, and boxes are of those that are in view, of all frames.
         ``mean_iou`` and the precisions are of the tight boxes of the drawn objects, ``glimpse_iou`` of their glimpses.
         Scheduled values are those at the end of their schedule. ``final`` adds the IWAE bound of the first
         ``evaluate.num_examples`` images, or sequences, and of the test sequences, unless config.evaluate.addition_steps
@@ -109,7 +111,11 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         if counted:
             classes = max(config.model.num_steps, int(split["count"].max())) + 1
             matrix = counting.confusion_matrix(seen["count"], split["count"], classes)
-            figures["count_accuracy"] = float(counting.count_accuracy(seen["count"], split["count"]))
+            right = {name: float(counting.count_accuracy(seen[name], split["count"])) for name in ("count", "drawn")}
+            if num_frames == 1:
+                figures["count_accuracy"] = right["count"]
+            else:
+                figures |= {"count_accuracy": right["drawn"], "count_accuracy_mode": right["count"]}
             figures["confusion"] = np.asarray(matrix).tolist()
         if "boxes" in split:
             found = np.arange(config.model.num_steps) < seen["count"][:, None]

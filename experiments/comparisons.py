@@ -40,13 +40,15 @@ COMPARISONS = (
             "sqair_conv",
             "sqair_embedded",
             "sqair_embedded_position",
+            "sqair_any_time",
+            "sqair_paper",
             "air_moving_embedded",
             "vrnn_conv",
             "vrnn_mlp",
         ),
         note="Densities are in nats per sequence, and can be compared within one data set only: the thesis' digits are"
-        " MNIST's, of its own making of sequences. Ours of log p(x) are of the first 200 sequences, with K = 1000: for"
-        " AIR 1000 a frame, which makes its bound tighter; else 1000 a sequence. Counts are of a draw of q; AIR's are"
-        " of q's mode. The thesis' classifiers of sums learnt for 1e7 steps.",
+        " MNIST's, of its own making of sequences. Ours of log p(x) are of the first sequences (evaluate.num_examples of"
+        " each row's config), with K = 1000: for AIR 1000 a frame, which makes its bound tighter; else 1000 a sequence."
+        " Counts are of a draw of q. The thesis' classifiers of sums learnt for 1e7 steps.",
     ),
 )
