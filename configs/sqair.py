@@ -78,7 +78,7 @@ def model() -> ConfigDict:
     c.reach = 1.5  # largest shift of a glimpse's centre, the canvas' sides being at +-1 (authors' release: 1); above 1,
     # objects that leave keep their look and their path out of view, and come back as themselves
     # What tells where objects go: 'velocity', the displacement of the last frame and RNNs; 'position', RNNs alone, as
-    # in the authors' release: more identities are swapped.
+    # in the authors' release.
     c.motion = "velocity"
     # Whether q and p of propagation are centred on the latents before, and where of new objects on the prior's mean
     # (release); else MLPs tell means.

@@ -99,6 +99,29 @@ def test_impossible_configs(fields, message):
         sqair.build(sequences.make_config(**fields), data=sequences.make_data())
 
 
+def test_it_learns_a_batch_by_heart():
+    """Of six sequences two are empty, two have one square and two have two."""
+    half = {"model__presence_prior__steps": 75, "model__presence_margin__steps": 75}
+    config = sequences.make_config(model__hidden=16, objective__num_particles=5, **half)
+    experiment = sqair.build(config, data=sequences.make_data())
+    _, metrics, black = sequences.learn_by_heart(experiment, 6, num_steps=150, learning_rate=5e-3)
+    last = {name: np.mean(each[-20:]) for name, each in metrics.items()}
+    assert metrics["bound"][0] < black + 15 < last["bound"] < last["log_likelihood"]
+    assert last["count"] == pytest.approx(1, abs=0.35)
+
+
+@pytest.mark.parametrize("objective", ["rloo", "ww", "fivo", "iwae"])
+def test_objectives(objective):
+    """Of each kind one has a gradient of the parameters' shapes; `targets` has tests of all."""
+    fields = {"objective__num_particles": 4, "objective__num_groups": 2}
+    experiment = sqair.build(sequences.make_config(objective__name=objective, **fields), data=sequences.make_data())
+    params, aux = jax.eval_shape(experiment.init, jax.random.key(0))
+    batch, keys = {"image": experiment.data.train["image"][:4]}, jax.random.split(jax.random.key(0), 4)
+    loss = lambda params, aux: experiment.loss(params, batch, keys, 0, aux)  # noqa: E731
+    grads, _ = jax.eval_shape(jax.grad(loss, has_aux=True), params, aux)
+    assert jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, params)
+
+
 def test_variants():
     """What each variant is about, for embedded digits and MNIST's."""
     for configs in (sequences.configs, sqair_mnist):
