@@ -1,15 +1,21 @@
 """AIR on the frames of moving digits, one by one: the baseline of SQAIR (thesis, tables 5.4.1 and 5.D.1).
 
 python launch.py --config=configs/air_moving.py --workdir=runs/air_moving
+python launch.py --config=configs/air_moving.py:paper --workdir=runs/air_moving_paper
 
 On MNIST digits, as configs/sqair_mnist.py: --config.data.source=mnist '--config.data.object_size=(20, 20)'
 --config.data.num_train=40000 --config.model.object_size=20
 """
 
+from ml_collections import ConfigDict
+
 from configs import base, sqair
 
 
-def get_config():
+def get_config(variant: str = "fast") -> ConfigDict:
+    """``variant`` is 'fast', a recipe for two CPU cores, or 'paper': trained as configs/sqair.py:paper."""
+    if variant not in ("fast", "paper"):
+        raise ValueError(f"the variant {variant!r} is unknown: write :fast or :paper")
     config = base.get_config()
     config.data = sqair.data()
     config.model.recurrence = "latent"  # 1.7M parameters, as the paper's
@@ -18,4 +24,11 @@ def get_config():
     config.train.update(eval_every=1_000, checkpoint_every=1_000)
     config.evaluate.update(num_particles=1_000, num_examples=200, num_pictures=30)
     config.evaluate.addition_steps = 10_000
+    if variant == "paper":
+        of_paper = sqair.get_config("paper")
+        config.optimizer = of_paper.optimizer
+        config.train.update(num_steps=2_000_000, eval_every=10_000, checkpoint_every=10_000, keep_best="elbo")
+        config.data.update(num_train=60_000, num_test=10_000)
+        config.model.reach = of_paper.model.reach
+        config.evaluate.update(addition_steps=10_000_000, addition_examples=60_000)
     return config

@@ -48,7 +48,7 @@ COMPARISONS = (
         ),
         note="Densities are in nats per sequence, and can be compared within one data set only: the thesis' digits are"
         " MNIST's, of its own making of sequences. Ours of log p(x) are of the first sequences, as many as each"
-        " config's evaluate.num_examples, with K = 1000: for AIR 1000 a frame, which makes its bound tighter; else 1000 a sequence."
-        " Counts are of a draw of q. The thesis' classifiers of sums learnt for 1e7 steps.",
+        " config's evaluate.num_examples, with K = 1000: for AIR 1000 a frame, which makes its bound tighter; else 1000"
+        " a sequence. Counts are of a draw of q. The thesis' classifiers of sums learnt for 1e7 steps.",
     ),
 )

@@ -259,6 +259,10 @@ def test_the_size_of_the_model_for_moving_digits():
     model = air.air.make(air.model_config(air_moving.get_config(), (50, 50, 1)))
     params = jax.eval_shape(model.init, jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == pytest.approx(1.7e6, abs=0.05e6)  # table 5.D.1
+    paper = air_moving.get_config("paper")
+    assert (paper.optimizer.name, paper.optimizer.decay, paper.train.num_steps) == ("rmsprop", "stairs", 2_000_000)
+    with pytest.raises(ValueError, match="write :fast or :paper"):
+        air_moving.get_config("conv")
 
 
 def test_iwae_bound_is_the_same_in_chunks(monkeypatch):
