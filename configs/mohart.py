@@ -30,6 +30,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
     if variant == "hart":
         config.model.relation = "none"
     if variant == "paper":
+        config.model.relation_layers = False
         config.optimizer.update(name="rmsprop", learning_rate=5e-6, decay="constant")
         config.train.update(num_steps=100_000, batch_size=10, eval_every=5_000, checkpoint_every=5_000)
     return config

@@ -28,7 +28,7 @@ def get_config(variant: str = "identities") -> ConfigDict:
     config.task = task()
     config.task.ahead = 1
     config.curriculum = curriculum()
-    config.optimizer.update(learning_rate=2e-3, clip_norm=1.0)
+    config.optimizer.update(learning_rate=1e-3, warmup_steps=200, clip_norm=1.0)
     config.train.update(num_steps=6_000, batch_size=16, eval_every=1_000, checkpoint_every=1_000, cpu_devices=2)
     config.evaluate = evaluate()
     if variant == "repulsion":
@@ -45,11 +45,11 @@ def data() -> ConfigDict:
     c.side = 64  # height and width of the box, and of a frame, pixels
     c.num_objects = 4  # circles in a world
     c.num_frames = 15  # T, frames that are shown
-    c.radius = 4.0  # of a circle, pixels
-    c.speed = 6.0  # the first velocity is uniform in +-speed along each axis, px/frame
-    c.strength = 1.8  # of the force between two circles at a distance of one side, px/frame^2
+    c.radius = 3.0  # of a circle, pixels
+    c.speed = 4.2  # the first velocity is uniform in +-speed along each axis, px/frame
+    c.strength = 2.4  # of the force between two circles at a distance of one side, px/frame^2
     c.power = 0.5  # of the distance that it is divided by
-    c.friction = 0.3  # share of the velocity that is lost per frame, to first order; keeps random forces from heating
+    c.friction = 0.8  # share of the velocity that is lost per frame, to first order; keeps random forces from heating
     c.identities = 2  # 1: all repel; 2: likes repel, others attract
     c.randomness = 1.0  # probability of an identity drawn anew, of each circle and frame
     c.substeps = 8  # steps of the simulation per frame
@@ -75,10 +75,13 @@ def model() -> ConfigDict:
     c.hidden = 64  # units of the LSTM and of what it is read by (thesis: 128)
     c.relation = "attention"  # what trackers tell each other: 'none' (HART), 'attention' (MOHART), 'max' or 'mlp'
     c.heads = 4  # of self-attention
+    c.relation_layers = (
+        True  # whether an ELU layer comes before what they tell, and after what they hear (thesis: none)
+    )
     c.relate_memory = False  # whether they tell the LSTM's last output, too
     c.zoneout = 0.0  # probability that a unit of the LSTM keeps its value
     c.dropout = 0.0  # of V1's maps
-    c.margin = 0.06  # of the attention around a given box, on each side, at first; in shares of the canvas; it is
+    c.margin = 0.1  # of the attention around a given box, on each side, at first; in shares of the canvas; it is
     # learnt
     return c
 
@@ -86,7 +89,7 @@ def model() -> ConfigDict:
 def curriculum() -> ConfigDict:
     c = ConfigDict()
     c.first_frames = 4  # length of the sequences at first: a tracker that has lost its object learns nothing
-    c.steps = (1_000, 2_000)  # at which they become longer, in equal parts; the last one brings all frames
+    c.steps = (500, 1_000, 1_500, 2_000)  # at which they become longer, in equal parts; the last one brings all frames
     return c
 
 

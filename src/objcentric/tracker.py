@@ -117,7 +117,7 @@ def make(config: ConfigDict, num_objects: int) -> tuple[hart.Tracker, tuple[int,
         raise UserError(f"model.tracker={kind!r} is unknown: use 'hart' (also MOHART) or 'ratm'")
     if fields["relation"] == "mlp" and num_objects != c.num_objects:
         raise UserError(f"model.relation='mlp' was made for {c.num_objects} objects: give as many boxes")
-    typed = hart.Config(canvas=canvas, num_objects=num_objects, **fields)
+    typed = hart.Config(canvas=canvas, num_objects=num_objects, presence=config.task.presence_loss, **fields)
     tracker = (ratm if kind == "ratm" else hart).make(typed)
     return (load_v1(tracker, weights) if weights else tracker), canvas
 

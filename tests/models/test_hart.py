@@ -104,6 +104,34 @@ def test_without_being_told_trackers_go_by_their_own_guess_of_presence():
     np.testing.assert_array_equal(guessed[1].boxes, told[1].boxes)
 
 
+def test_those_without_a_box_are_never_heard_of():
+    """Nor do they tell what they guess of themselves, when nobody says who is there."""
+    there = jnp.asarray([1.0, 0, 1])
+    elsewhere = GIVEN.at[1].set(jnp.asarray([1.0, 1, 5, 5]))
+    seen, other = follow(SMALL, there=there), follow(SMALL, given=elsewhere, there=there)
+    np.testing.assert_allclose(seen.boxes[:, [0, 2]], other.boxes[:, [0, 2]], atol=1e-5)
+    np.testing.assert_array_equal(seen.weights[:, :, 1], 0)
+
+
+@pytest.mark.parametrize("relation", ["attention", "max", "mlp"])
+def test_where_nobody_is_there_nothing_is_heard(relation):
+    """And boxes stay near: nothing huge gets into the memory."""
+    config = dataclasses.replace(SMALL, relation=relation)
+    alone = dataclasses.replace(config, presence=False)
+    told = jnp.ones((4, 3)).at[2].set(0)
+    np.testing.assert_array_equal(made(config)[1]["lstm"]["params"]["hf"]["bias"], 1)
+    seen, everyone = follow(config, told=told), follow(config, told=jnp.ones((4, 3)))
+    assert float(jnp.max(jnp.abs(seen.boxes - everyone.boxes))) < 10
+    np.testing.assert_allclose(follow(alone, told=jnp.ones((4, 3))).boxes, everyone.boxes, atol=1e-2)
+
+
+def test_trackers_that_learn_no_presence_do_not_doubt():
+    config = dataclasses.replace(SMALL, presence=False)
+    seen, told = follow(config), follow(config, told=jnp.ones((4, 3)))
+    np.testing.assert_array_equal(seen.presence, 10)
+    np.testing.assert_array_equal(seen.boxes, told.boxes)
+
+
 def test_a_step_by_hand():
     """Equations 3.2 and 3.5 to 3.8 of one tracker without relation, written out."""
     config = dataclasses.replace(SMALL, num_objects=1, relation="none")

@@ -67,8 +67,10 @@ def test_appearance_of_a_glimpse_without_the_object_is_finite():
     assert np.isfinite(jax.grad(losses.appearance)(jnp.ones((4, 4)), elsewhere, TRUE)).all()
 
 
-def test_the_logarithm_is_smooth_where_its_tangent_begins():
-    at = jnp.asarray(losses.LEAST)
-    np.testing.assert_allclose(losses.log(at - 1e-4), losses.log(at), atol=2e-3)
-    np.testing.assert_allclose(jax.grad(losses.log)(at - 1e-4), jax.grad(losses.log)(at + 1e-4), rtol=1e-2)
-    np.testing.assert_allclose(losses.log(jnp.asarray(0.5)), np.log(0.5), rtol=1e-6)
+@pytest.mark.parametrize("least", [losses.ATTENDED, losses.TRACKED])
+def test_the_logarithm_is_smooth_where_its_tangent_begins(least):
+    at, slope = jnp.asarray(least), jax.grad(losses.log)
+    np.testing.assert_allclose(losses.log(at - 1e-4, least), losses.log(at, least), atol=2e-3)
+    np.testing.assert_allclose(slope(at - 1e-4, least), slope(at + 1e-4, least), rtol=1e-2)
+    np.testing.assert_allclose(slope(jnp.asarray(-5.0), least), 1 / least, rtol=1e-6)
+    np.testing.assert_allclose(losses.log(jnp.asarray(0.5), least), np.log(0.5), rtol=1e-6)

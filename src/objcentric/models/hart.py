@@ -11,6 +11,11 @@ time t each
 
 HART is M trackers without a relation. Attention and boxes are in shares of the canvas inside, in pixels outside.
 
+Self-attention whose keys, queries and values are linear in what trackers see cannot tell forces, as of identities times
+places; so what they tell, and what they make of what they hear, goes through an ELU layer each, unless
+``relation_layers`` is off, which the thesis does not mention. Without ``presence`` they do not doubt that their objects
+are there.
+
 What the thesis leaves open: the attention to a given box is larger by a learnt bias, which boxes are relative to, too;
 c of equation 3.7 begins at 0.1; box corrections are tanh's, of at most the canvas; the output MLP has one hidden layer,
 and the last one is near 0 at first; of the map s_t ten features join the LSTM's output. A glimpse is scaled to [0, 1]
@@ -55,6 +60,8 @@ class Config:
     relation: str = "attention"
     heads: int = 4
     relate_memory: bool = False
+    relation_layers: bool = True
+    presence: bool = True
     zoneout: float = 0.05
     dropout: float = 0.25
     margin: float = 0.01
@@ -77,6 +84,7 @@ class State(NamedTuple):
     where: Array  # [M, 4] attention to the next frame
     appearance: Array  # [M, hidden] that is expected in it
     presence: Array  # [M] in [0, 1], that of the frame
+    given: Array  # [M] 0 or 1, which trackers were given a box
 
 
 class Seen(NamedTuple):
@@ -112,6 +120,8 @@ def make(config: Config) -> Tracker:
         for name, net in nets.items():
             key, subkey = jax.random.split(key)
             params[name] = net.init(subkey, *inputs[name])
+        forget = params["lstm"]["params"]["hf"]
+        forget["bias"] += 1.0  # as TensorFlow's LSTMs: at first memory lasts
         return params
 
     def apply(params, name: str, *args):
@@ -143,16 +153,18 @@ def make(config: Config) -> Tracker:
         if config.relation == "none":
             return v, silent
         told = jnp.concatenate([v, memory], -1) if config.relate_memory else v
-        if config.relation == "attention":
-            heard, weights = apply(params, "relation", told, there)
-            return jnp.concatenate([v, heard], -1), jnp.mean(weights, 0)
-        return jnp.concatenate([v, apply(params, "relation", told, there)], -1), silent
+        if config.relation_layers:
+            told = elu(apply(params, "told", told))
+        heard, weights = apply(params, "relation", told, there)
+        heard = heard * jnp.max(there)  # where nobody is there, nothing is heard
+        v = jnp.concatenate([v, heard], -1)
+        return (elu(apply(params, "heard", v)) if config.relation_layers else v), jnp.mean(weights, 0)
 
     def look(
         params, key: Array | None, state: State, x: Array, there: Array | None, *, masked: bool
     ) -> tuple[State, Seen]:
         keys = (None, None) if key is None else jax.random.split(key)
-        there = (state.presence > 0.5).astype(jnp.float32) if there is None else there
+        there = state.given * (state.presence > 0.5) if there is None else there
         glimpse = jax.vmap(lambda where: normalise(gaussian_attention.glimpse(x, where, config.glimpse_size)))(
             state.where
         )
@@ -169,16 +181,17 @@ def make(config: Config) -> Tracker:
         update, correction, presence, appearance = jnp.split(apply(params, "output", o), (4, 8, 9), -1)
         box = state.where - margin(params) + jnp.tanh(correction)
         where = state.where + jnp.tanh(params["attention"]["rate"])[None] * update
-        presence = presence[:, 0]
+        presence = presence[:, 0] if config.presence else jnp.full(num, 10.0)  # or it never doubts
         seen = Seen(
             boxes.to_box(box, canvas), boxes.to_box(state.where, canvas), presence, glimpse, mask, filters, weights
         )
-        return State(lstm, where, appearance, nn.sigmoid(presence)), seen
+        return State(lstm, where, appearance, nn.sigmoid(presence), state.given), seen
 
     def start(params, key: Array | None, x: Array, given: Array, there: Array) -> tuple[State, Seen]:
         blank = jnp.zeros((num, config.hidden))
         where = boxes.to_where(given, canvas) + margin(params)
-        state, seen = look(params, key, State((blank, blank), where, blank, there), x, there, masked=False)
+        first = State((blank, blank), where, blank, there, there)
+        state, seen = look(params, key, first, x, there, masked=False)
         return state._replace(presence=there), seen._replace(boxes=given)
 
     def step(params, key: Array | None, state: State, x: Array, there: Array | None) -> tuple[State, Seen]:
@@ -247,8 +260,12 @@ def _networks(config: Config) -> tuple[dict, dict]:
     if config.relation != "none":
         kind = {"attention": SelfAttention, "max": MaxPool, "mlp": Joint}[config.relation]
         nets["relation"] = kind(config.features, config.heads) if kind is SelfAttention else kind(config.features)
-        inputs["relation"] = (zeros((num, told)), zeros(num))
         heard += config.features
+        if config.relation_layers:
+            nets |= {"told": nn.Dense(config.features), "heard": nn.Dense(config.features)}
+            inputs |= {"told": (zeros((num, told)),), "heard": (zeros((num, heard)),)}
+            told = heard = config.features
+        inputs["relation"] = (zeros((num, told)), zeros(num))
     nets["lstm"] = nn.OptimizedLSTMCell(hidden)
     inputs["lstm"] = ((zeros((num, hidden)),) * 2, zeros((num, heard)))
     nets["output"] = MLP((hidden,), 9 + hidden, output_scale=_SMALL)

@@ -55,11 +55,11 @@ def make(config: Config) -> Tracker:
         guess, nothing = boxes.to_box(state.where, canvas), jnp.zeros((num, 0))
         presence = jnp.full(num, 10.0)  # it never doubts that its object is there
         outputs = Seen(guess, guess, presence, glimpse, jnp.zeros((num, 0, 0)), nothing, nothing)
-        return State(lstm, where, state.appearance, jnp.ones(num)), outputs
+        return State(lstm, where, state.appearance, jnp.ones(num), state.given), outputs
 
     def start(params, key: Array | None, x: Array, given: Array, there: Array) -> tuple[State, Seen]:
         blank = jnp.zeros((num, config.hidden))
-        first = State((blank, blank), boxes.to_where(given, canvas), blank, there)
+        first = State((blank, blank), boxes.to_where(given, canvas), blank, there, there)
         return step(params, key, first, x, there)
 
     def distance(params, x: Array, box: Array, true: Array) -> Array:

@@ -1,7 +1,7 @@
 """What HART is taught with (thesis, section 3.4): losses of one box, or of one map, at one time.
 
-Boxes ``[4]`` are in pixels. Logarithms are continued by their tangents below `LEAST`: the thesis clips them, which
-leaves boxes that do not meet without a gradient; so they attract one another.
+Boxes ``[4]`` are in pixels. Logarithms are continued by their tangents: the thesis clips them, which leaves boxes that
+do not meet without a gradient; so they attract one another.
 """
 
 from collections.abc import Sequence
@@ -13,30 +13,31 @@ from jax import Array
 
 from objcentric.nn import boxes
 
-LEAST = 0.1
+ATTENDED = 0.1  # share of an axis below which the loss of attention, and of covering all of a canvas, is a tangent
+TRACKED = 0.3  # and that of a box: the few that were lost should not outweigh those that can be made better
 
 
-def log(x: Array) -> Array:
-    """The logarithm, from `LEAST` down its tangent."""
-    inside = jnp.maximum(x, LEAST)
-    return jnp.log(inside) + (x - inside) / LEAST
+def log(x: Array, least: float) -> Array:
+    """The logarithm, from ``least`` down its tangent."""
+    inside = jnp.maximum(x, least)
+    return jnp.log(inside) + (x - inside) / least
 
 
 def tracking(box: Array, true: Array) -> Array:
     """Minus the logarithm of the IoU (equation 3.10), ``[]``."""
     union = boxes.area(box) + boxes.area(true) - jnp.prod(jnp.maximum(boxes.overlap(box, true), 0.0))
-    return _log_covered(box, true) + jnp.log(union / boxes.area(true))
+    return _log_covered(box, true, TRACKED) + jnp.log(union / boxes.area(true))
 
 
 def spatial(attention: Array, true: Array, canvas: Sequence[int]) -> Array:
     """Equation 3.11, ``[]``: attention should cover the box, but not all of the canvas (H, W, ...)."""
     share = boxes.area(attention) / (canvas[0] * canvas[1])
-    return _log_covered(attention, true) - log(1 - share)
+    return _log_covered(attention, true, ATTENDED) - log(1 - share, ATTENDED)
 
 
-def _log_covered(box: Array, true: Array) -> Array:
+def _log_covered(box: Array, true: Array, least: float) -> Array:
     """Minus the logarithm of the share of ``true`` within ``box``, a sum over axes."""
-    return -jnp.sum(log(boxes.overlap(box, true) / (true[2:] - true[:2])))
+    return -jnp.sum(log(boxes.overlap(box, true) / (true[2:] - true[:2]), least))
 
 
 def appearance(logits: Array, attention: Array, true: Array) -> Array:

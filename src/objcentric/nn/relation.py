@@ -1,5 +1,7 @@
 """How trackers tell each other of their objects (thesis, section 4.3): of a set ``[M, D]`` an output ``[M, P]``.
 
+Each returns also the weights ``[heads, M, M]`` with which each (first axis) hears each; without any ``[1, M, 0]``.
+
 ``there [M]`` (0 or 1) says which elements exist; those that do not tell nothing, and what they get means nothing.
 """
 
@@ -12,10 +14,7 @@ from objcentric.nn.activations import elu
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention, equations 4.1 to 4.3, whose products are not divided by the root of their dimension.
-
-    Returns also the weights ``[heads, M, M]`` with which each (first axis) attends to each.
-    """
+    """Multi-head self-attention, equations 4.1 to 4.3, whose products are not divided by the root of their dimension."""
 
     features: int  # of keys, queries and values, over all heads
     heads: int
@@ -29,7 +28,8 @@ class SelfAttention(nn.Module):
         )
         logits = jnp.einsum("qhd,khd->hqk", query, key)
         weights = jax.nn.softmax(jnp.where(there[None, None] > 0, logits, -1e9), axis=-1)
-        return jnp.einsum("hqk,khd->qhd", weights, value).reshape(len(x), self.features), weights
+        heard = jnp.einsum("hqk,khd->qhd", weights, value).reshape(len(x), self.features)
+        return heard, weights
 
 
 class MaxPool(nn.Module):
@@ -38,9 +38,9 @@ class MaxPool(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x: Array, there: Array) -> Array:
+    def __call__(self, x: Array, there: Array) -> tuple[Array, Array]:
         pooled = jnp.max(jnp.where(there[:, None] > 0, nn.Dense(self.features)(x), -1e9), 0)
-        return jnp.broadcast_to(pooled, (len(x), self.features))
+        return jnp.broadcast_to(pooled, (len(x), self.features)), jnp.zeros((1, len(x), 0))
 
 
 class Joint(nn.Module):
@@ -49,7 +49,7 @@ class Joint(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x: Array, there: Array) -> Array:
+    def __call__(self, x: Array, there: Array) -> tuple[Array, Array]:
         flat = (x * there[:, None]).reshape(-1)
         hidden = elu(nn.Dense(self.features)(flat))
-        return nn.Dense(len(x) * self.features)(hidden).reshape(len(x), self.features)
+        return nn.Dense(len(x) * self.features)(hidden).reshape(len(x), self.features), jnp.zeros((1, len(x), 0))
