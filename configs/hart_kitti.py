@@ -6,7 +6,8 @@ python launch.py --config=configs/hart_kitti.py:spatial_att --config.data.path=F
 python launch.py --config=configs/hart_kitti.py:ratm --config.data.path=FOLDER --workdir=runs/ratm
 
 Table 3.1 of the thesis: all of HART, without the loss on appearance attention, without both, and its baseline.
-AlexNet begins with random weights, or with those of a file: --config.model.v1_weights=FILE
+AlexNet begins with random weights, or with those of a file: --config.model.v1_weights=FILE. To give RATM the features
+that HART learnt, as the thesis does, write them with objcentric.tracker.export_v1("runs/hart_kitti", FILE).
 """
 
 from ml_collections import ConfigDict
@@ -36,7 +37,7 @@ def shape(config: ConfigDict, variant: str) -> None:
     if variant == "app_att":
         config.task.appearance_loss = False
     if variant == "spatial_att":
-        config.model.appearance = False
+        config.model.update(appearance=False, ventral=True)
         config.task.attention_loss = False
     if variant == "ratm":
-        config.model.update(tracker="ratm", appearance=False)
+        config.model.update(tracker="ratm", appearance=False, ventral=True)

@@ -63,14 +63,17 @@ def data() -> ConfigDict:
 
 def model() -> ConfigDict:
     c = ConfigDict()
-    c.tracker = "hart"  # 'hart' (also MOHART) or 'ratm' (its baseline, of whose fields v1, features, hidden, zoneout
-    # count)
+    c.tracker = (
+        "hart"  # 'hart' (also MOHART) or 'ratm' (its baseline, of whose fields v1, ventral, features, hidden and
+    )
+    # zoneout count)
     c.glimpse_size = (16, 16)  # height and width of a glimpse, pixels
     c.v1 = "cnn"  # 'cnn' (MOHART's feature extractor) or 'alexnet' (three layers of it; glimpses of 56x56)
     c.v1_weights = ""  # an .npz that V1 begins with, see objcentric.nn.appearance.read_weights; '': random
     c.cnn_features = (16, 16, 32)  # 'cnn': maps of its three layers (thesis: 32, 32, 64)
     c.cnn_kernel = 3  # 'cnn': side of its filters (thesis: 5)
     c.appearance = False  # whether there is HART's appearance attention
+    c.ventral = False  # whether features are those of HART's ventral stream; with appearance attention they always are
     c.features = 64  # of a glimpse; also of keys, queries and values (thesis: 128)
     c.hidden = 64  # units of the LSTM and of what it is read by (thesis: 128)
     c.relation = "attention"  # what trackers tell each other: 'none' (HART), 'attention' (MOHART), 'max' or 'mlp'

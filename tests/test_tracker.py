@@ -11,6 +11,7 @@ from objcentric import tracker
 from objcentric.data import video
 from objcentric.errors import UserError
 from objcentric.models import hart as model
+from objcentric.nn.appearance import read_weights, write_weights
 from objcentric.training import loop
 from objcentric.training.restore import restore_run
 from tests.experiments import videos
@@ -27,6 +28,8 @@ def run(tmp_path_factory):
 
 
 FRAMES = videos.make_split(1, 3)["image"][0]
+SIZES = {name: tuple(v) if isinstance(v, list | tuple) else v for name, v in videos.make_config().model.items()}
+SIZES = {name: value for name, value in SIZES.items() if name not in ("tracker", "v1_weights")}
 BOXES = videos.make_split(1, 3)["boxes"][0, 0, :2]
 
 
@@ -60,6 +63,8 @@ def test_any_number_of_objects(run):
         ([[0, 0, 5, 5], [3, 3, 3, 8]], "box 2 of 2, .* has no area"),
         ([[8, 3, 3, 8]], "has no area: y1 and x1 must be larger"),
         ([[30, 3, 35, 8]], "lies outside the frame, whose height and width are"),
+        ([[1, 2, 3, 4], [1, 2]], "boxes are no array of numbers"),
+        ([["a", 2, 3, 4]], "boxes are no array of numbers"),
         ([1, 2, 3, 4], r"boxes have shape \(4,\): give \[N, 4\]"),
         (np.zeros((0, 4)), "of one object or more"),
     ],
@@ -139,6 +144,32 @@ def test_the_command_begins_with_the_ground_truth_of_a_sequence(run, folder, cap
     output = folder / "tracked.gif"
     assert tracker.main([f"--run={run}", f"--video={folder / 'video'}", f"--output={output}"]) == 0
     assert "2 objects" in capsys.readouterr().out
+
+
+def test_boxes_have_the_numbers_of_their_frames(run, folder):
+    """Of a video whose numbers begin late and leave a gap."""
+    for t, number in zip((5, 4, 3, 2, 1), (19, 18, 12, 11, 10), strict=True):
+        (folder / "video" / f"{t:06}.png").rename(folder / "video" / f"{number:06}.png")
+    arguments = [f"--run={run}", f"--video={folder / 'video'}", f"--boxes={folder / 'boxes.txt'}"]
+    assert tracker.main([*arguments, f"--output={folder / 'tracked.gif'}"]) == 0
+    rows = np.loadtxt(folder / "tracked.txt", delimiter=",")
+    assert rows[::2, 0].tolist() == [10, 11, 12, 18, 19]
+
+
+def test_a_run_whose_v1_began_with_a_file_does_not_need_it(tmp_path):
+    """Nor does what is written of its V1 differ from it."""
+    params = model.make(model.Config((16, 20, 3), 3, **SIZES)).init(jax.random.key(3))
+    write_weights(tmp_path / "v1.npz", params["v1"])
+    config = videos.make_config(train__num_steps=2, curriculum__steps=(), curriculum__first_frames=5)
+    config.model.v1_weights = str(tmp_path / "v1.npz")
+    experiment = hart.build(config, data=videos.make_data())._replace(figures=lambda *args: {})
+    loop.run(config, tmp_path / "run", lambda config: experiment)
+    (tmp_path / "v1.npz").unlink()
+    assert np.isfinite(objcentric.track(FRAMES, BOXES, tmp_path / "run").boxes).all()
+    tracker.export_v1(tmp_path / "run", tmp_path / "learnt.npz")
+    learnt = read_weights(tmp_path / "learnt.npz", params["v1"])
+    held = restore_run(tmp_path / "run", lambda config: tracker.skeleton(config, load=False)).params["tracker"]["v1"]
+    jax.tree.map(np.testing.assert_array_equal, learnt, held)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,12 @@ python -m objcentric.tracker --run=runs/mohart --video=VIDEO --boxes=BOXES --out
 VIDEO is a file, a folder of frames or a MOTChallenge sequence; BOXES a text file with a line `y0 x0 y1 x1`, in pixels,
 for each object in the first frame. Of a MOTChallenge sequence those of its ground truth are taken if none are given.
 The output is an annotated video (.mp4 or .avi, which need OpenCV, or .gif); boxes are written beside it as MOTChallenge
-has them (frame, identity, left, top, width, height, presence).
+has them (frame, identity, left, top, width, height, presence), under the numbers that frames have in VIDEO. Where these
+leave a gap, trackers go on as if nothing were missing.
 """
 
 import argparse
+import functools
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -57,7 +59,7 @@ def follow(
     frames: str | Path | Iterable[ArrayLike], boxes: ArrayLike, run: str | Path
 ) -> Iterator[tuple[np.ndarray, Tracked]]:
     """As `track`, frame by frame: a frame and its boxes ``[N, 4]`` and presence ``[N]``; one frame is in memory."""
-    restored = restore_run(run, skeleton)
+    restored = restore_run(run, functools.partial(skeleton, load=False))
     params = restored.params["tracker"]
     source = iter(video.open(frames) if isinstance(frames, str | Path) else frames)
     first = check_frame(next(source, None), None)
@@ -92,7 +94,10 @@ def check_frame(frame: ArrayLike | None, size: tuple[int, int] | None) -> np.nda
 
 def check_boxes(boxes: ArrayLike, size: tuple[int, int]) -> np.ndarray:
     """float32 ``[N, 4]``, cut off at the border of a frame of height and width ``size``; UserError for useless ones."""
-    boxes = np.asarray(boxes, np.float32)
+    try:
+        boxes = np.asarray(boxes, np.float32)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"boxes are no array of numbers ({error}): give [N, 4]") from error
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not len(boxes):
         raise UserError(f"boxes have shape {boxes.shape}: give [N, 4], of one object or more")
     inside = np.clip(boxes, 0, np.tile(size, 2))
@@ -112,14 +117,13 @@ def make(config: ConfigDict, num_objects: int) -> tuple[hart.Tracker, tuple[int,
     c = config.data
     canvas = (c.side, c.side, 3) if c.name == "circles" else (*c.frame_size, 1 if c.grey else 3)
     fields = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in config.model.items()}
-    kind, weights = fields.pop("tracker"), fields.pop("v1_weights")
+    kind, _ = fields.pop("tracker"), fields.pop("v1_weights")
     if kind not in ("hart", "ratm"):
         raise UserError(f"model.tracker={kind!r} is unknown: use 'hart' (also MOHART) or 'ratm'")
     if fields["relation"] == "mlp" and num_objects != c.num_objects:
         raise UserError(f"model.relation='mlp' was made for {c.num_objects} objects: give as many boxes")
     typed = hart.Config(canvas=canvas, num_objects=num_objects, presence=config.task.presence_loss, **fields)
-    tracker = (ratm if kind == "ratm" else hart).make(typed)
-    return (load_v1(tracker, weights) if weights else tracker), canvas
+    return (ratm if kind == "ratm" else hart).make(typed), canvas
 
 
 def load_v1(tracker: hart.Tracker, path: str) -> hart.Tracker:
@@ -132,6 +136,15 @@ def load_v1(tracker: hart.Tracker, path: str) -> hart.Tracker:
     return tracker._replace(init=init)
 
 
+def export_v1(run: str | Path, path: str | Path) -> None:
+    """Writes V1 of a trained run to the file ``path``, an .npz that config.model.v1_weights may name.
+
+    Raises:
+      UserError: the run cannot be read.
+    """
+    appearance.write_weights(path, restore_run(run, functools.partial(skeleton, load=False)).params["tracker"]["v1"])
+
+
 def terms(config: ConfigDict) -> tuple[str, ...]:
     """The losses that config.task wants, each of which has a weight that is learnt (thesis, equation 3.9)."""
     if config.model.tracker == "ratm":
@@ -141,11 +154,16 @@ def terms(config: ConfigDict) -> tuple[str, ...]:
     return ("tracking", *(name for name, want in wanted.items() if want))
 
 
-def skeleton(config: ConfigDict) -> Experiment:
-    """Of experiment 'hart' what a checkpoint needs to be read; UserError if ``config`` is of another one."""
+def skeleton(config: ConfigDict, *, load: bool = True) -> Experiment:
+    """Of experiment 'hart' what a checkpoint needs to be read; UserError if ``config`` is of another one.
+
+    Without ``load`` it begins with random weights even if config.model.v1_weights names others.
+    """
     if config.experiment != "hart":
         raise UserError(f"the run is one of {config.experiment}: give one of configs/mohart.py, whose trackers follow")
     tracker, _ = make(config, config.data.num_objects)
+    weights = config.model.v1_weights if load else ""
+    tracker = load_v1(tracker, weights) if weights else tracker
 
     def init(key: jax.Array) -> tuple[dict, tuple]:
         return {"tracker": tracker.init(key), "balance": {name: jnp.zeros(()) for name in terms(config)}}, ()
@@ -177,7 +195,7 @@ def main(argv: list[str] | None = None) -> int:
                 write(plots_tracking.annotate(frame, tracked.boxes[shown], identities[shown]))
                 for i, ((y0, x0, y1, x1), presence) in enumerate(zip(*tracked, strict=True), 1):
                     place = f"{x0 + 1:.2f},{y0 + 1:.2f},{x1 - x0:.2f},{y1 - y0:.2f}"  # pixels counted from 1
-                    rows.append(f"{t},{i},{place},{presence:.3f}")
+                    rows.append(f"{source.numbers[t - 1]},{i},{place},{presence:.3f}")
         output.with_suffix(".txt").write_text("\n".join(rows) + "\n")
     except (UserError, OSError) as error:
         print(f"objcentric: {error}", file=sys.stderr)

@@ -290,6 +290,15 @@ def test_splits_without_windows(fields, message):
     assert "\n" not in str(error.value)
 
 
+def test_videos_without_windows_in_a_split_are_named(capsys):
+    c = tracks.config()
+    seen = {7: EVERY}
+    both = [tracks.annotated(seen), tracks.annotated(seen)]
+    windows.cut(c, both, [tracks.frames(EVERY), tracks.frames(range(1, 10))])
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and all("too few for data.num_frames=4 at data.frame_step=1" in line for line in said)
+
+
 def test_a_video_without_objects_or_frames_enough():
     videos = [tracks.annotated({}, "a"), tracks.annotated({1: EVERY}, "b"), tracks.annotated({1: [1]}, "c")]
     out = windows.cut(tracks.config(), videos, [tracks.frames(EVERY), tracks.frames(EVERY), tracks.frames([1])])

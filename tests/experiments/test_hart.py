@@ -12,6 +12,7 @@ from experiments import hart
 from objcentric.data.loader import Data
 from objcentric.errors import UserError
 from objcentric.models import hart as model
+from objcentric.nn.appearance import AlexNet, read_weights, write_weights
 from objcentric.training import loop
 from tests.experiments import videos
 
@@ -237,3 +238,27 @@ def test_weights_of_v1_are_read(tmp_path):
     np.savez(tmp_path / "v1.npz", **arrays | {"Conv_1_bias": np.zeros(9)})
     with pytest.raises(UserError, match=r"Conv_1_bias is \(9,\), and V1 needs \(4,\)"):
         hart.build(config, data=videos.make_data()).init(jax.random.key(0))
+
+
+@pytest.mark.parametrize("content", ["array", "cut", "text"])
+def test_files_that_are_no_weights(tmp_path, content):
+    np.savez(tmp_path / "v1.npz", a=np.zeros(100))
+    if content == "array":
+        np.save(tmp_path / "v1.npy", np.zeros(3))
+        (tmp_path / "v1.npy").rename(tmp_path / "v1.npz")
+    else:
+        held = (tmp_path / "v1.npz").read_bytes()
+        (tmp_path / "v1.npz").write_bytes(held[:90] if content == "cut" else b"weights")
+    with pytest.raises(UserError, match="^cannot read model.v1_weights=.*: give an .npz$"):
+        read_weights(tmp_path / "v1.npz", {"params": {}})
+
+
+def test_alexnet(tmp_path):
+    """Shapes of what is published, whose second layer has two groups."""
+    net, glimpse = AlexNet(), jax.random.uniform(jax.random.key(0), (56, 56, 3))
+    params = net.init(jax.random.key(1), glimpse)
+    assert params["params"]["conv2"]["kernel"].shape == (5, 5, 48, 256)
+    write_weights(tmp_path / "v1.npz", params)
+    maps = net.apply(read_weights(tmp_path / "v1.npz", net.init(jax.random.key(2), glimpse)), glimpse)
+    assert maps.shape == (14, 14, 384) and float(jnp.max(maps)) > 0
+    np.testing.assert_array_equal(maps, net.apply(params, glimpse))

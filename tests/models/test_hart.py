@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from objcentric.errors import UserError
-from objcentric.models import hart
+from objcentric.models import hart, ratm
 from objcentric.nn import boxes, gaussian_attention
 
 SMALL = hart.Config(
@@ -280,6 +280,10 @@ def test_the_sizes_of_the_thesis():
     kitti = dataclasses.replace(kitti, relation="none", heads=1)
     assert jax.eval_shape(lambda: follow_maps(kitti)).shape == (14, 14, 384)  # section 3.5.2
     assert count(kitti) == 1_659_193  # the thesis says 1.8 million
+    spatial = dataclasses.replace(kitti, appearance=False, ventral=True)
+    assert count(spatial) < count(kitti)  # "it is also our biggest model"
+    shapes = jax.eval_shape(ratm.make(spatial).init, jax.random.key(0))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) < count(kitti)
 
 
 def follow_maps(config: hart.Config) -> jax.Array:

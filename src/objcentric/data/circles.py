@@ -13,6 +13,7 @@ conserves energy up to its second order, as long as identities stay.
 """
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax
@@ -46,8 +47,12 @@ class Config:
             if getattr(self, name) < 1:
                 raise UserError(f"data.{name}={getattr(self, name)} must be at least 1")
         for name in ("speed", "friction"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"data.{name}={getattr(self, name)} must be at least 0")
+        if not math.isfinite(self.strength):
+            raise UserError(f"data.strength={self.strength} must be a finite number")
+        if not 0 <= self.power <= 2:
+            raise UserError(f"data.power={self.power} must lie in [0, 2]")
         if self.identities not in (1, 2):
             raise UserError(f"data.identities={self.identities}: use 1 (all repel) or 2 (likes repel, others attract)")
         if not 0 <= self.randomness <= 1:

@@ -14,6 +14,7 @@
 """
 
 import itertools
+import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -66,6 +67,11 @@ def cut(c: ConfigDict, annotated: Sequence[Annotated], frames: Sequence[Frames])
         for split, (first, end) in _extents(c, len(its.numbers), one.name in c.test_videos).items():
             windows = first + _spaced(c, its.numbers[first:end])
             whole[split] += len(windows)
+            if end > first and not len(windows):
+                said = (
+                    f"the {end - first} frames that it has in {split!r} are too few for data.num_frames={c.num_frames}"
+                )
+                print(f"{one.name}: {said} at data.frame_step={c.frame_step}", file=sys.stderr)
             if split == "train" and c.reverse:
                 windows = np.concatenate([windows, windows[:, ::-1]])
             for window in windows:

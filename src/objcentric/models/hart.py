@@ -5,7 +5,8 @@ time t each
 
 - looks where attention a_t tells it to: a glimpse g_t of the frame (equation 3.2);
 - makes features v_t of it, with HART's appearance attention (``appearance``) of what its map s_t, steered by the
-  appearance alpha_t that it expects, takes for its object (equations 3.3 and 3.4); MOHART's trackers have none;
+  appearance alpha_t that it expects, takes for its object (equations 3.3 and 3.4); MOHART's trackers have none, and
+  no ventral stream either, unless ``ventral`` is on;
 - hears of the others' features (``relation``, equations 4.1 to 4.3);
 - updates its LSTM, from whose output come the box b_t relative to a_t, and a_{t+1} and alpha_{t+1} (3.5 to 3.8).
 
@@ -55,6 +56,7 @@ class Config:
     cnn_features: tuple[int, int, int] = (32, 32, 64)
     cnn_kernel: int = 5
     appearance: bool = False
+    ventral: bool = False
     features: int = 128
     hidden: int = 128
     relation: str = "attention"
@@ -139,7 +141,8 @@ def make(config: Config) -> Tracker:
             kept = jax.random.bernoulli(key, 1 - config.dropout, maps.shape)
             maps = jnp.where(kept, maps / (1 - config.dropout), 0.0)
         if not config.appearance:
-            v = elu(apply(params, "features", maps.reshape(-1))) + apply(params, "position", where)
+            what = apply(params, "ventral", maps) if config.ventral else maps
+            v = elu(apply(params, "features", what.reshape(-1))) + apply(params, "position", where)
             return v, jnp.zeros((0, 0)), jnp.zeros(0)
         logits, filters = apply(params, "dorsal", maps, jnp.zeros(config.hidden) if appearance is None else appearance)
         what = apply(params, "ventral", maps)
@@ -250,10 +253,12 @@ def _networks(config: Config) -> tuple[dict, dict]:
     cells = maps.shape[0] * maps.shape[1]
     nets = {"v1": v1, "features": nn.Dense(config.features)}
     inputs = {"v1": (glimpse,), "features": (zeros(maps.size),)}
+    if config.ventral or config.appearance:
+        nets["ventral"], inputs["ventral"] = (ventral := Ventral()), (maps,)
+        inputs["features"] = (zeros(cells * ventral.maps + 4 * config.appearance),)
     if config.appearance:
-        nets |= {"ventral": (ventral := Ventral()), "dorsal": Dorsal(), "map": nn.Dense(10)}
-        inputs |= {"ventral": (maps,), "dorsal": (maps, zeros(hidden)), "map": (zeros((num, cells)),)}
-        inputs["features"] = (zeros(cells * ventral.maps + 4),)
+        nets |= {"dorsal": Dorsal(), "map": nn.Dense(10)}
+        inputs |= {"dorsal": (maps, zeros(hidden)), "map": (zeros((num, cells)),)}
     else:
         nets["position"], inputs["position"] = nn.Dense(config.features), (zeros(4),)
     told, heard = config.features + config.relate_memory * hidden, config.features

@@ -16,13 +16,18 @@ from jax import Array, lax
 from objcentric.models.hart import Config, Seen, State, Tracker, make_v1, normalise, zoneout
 from objcentric.nn import boxes, gaussian_attention
 from objcentric.nn.activations import elu
+from objcentric.nn.appearance import Ventral
 from objcentric.nn.mlp import MLP
 
 
 def make(config: Config) -> Tracker:
-    """Builds the functions, as those of HART; of ``config`` V1, glimpse_size, features, hidden and zoneout count."""
+    """Builds the functions, as those of HART; of ``config`` V1, ventral, glimpse_size, features, hidden, zoneout count.
+
+    With ``ventral`` the RNN is told of what HART's ventral stream makes of V1's maps, which learns with the RNN.
+    """
     v1 = make_v1(config)
     nets = {"features": nn.Dense(config.features), "position": nn.Dense(config.features)}
+    nets |= {"ventral": Ventral()} if config.ventral else {}
     nets |= {"lstm": nn.OptimizedLSTMCell(config.hidden), "output": MLP((config.hidden,), 4, output_scale=0.01)}
     num, canvas = config.num_objects, config.canvas
 
@@ -30,7 +35,9 @@ def make(config: Config) -> Tracker:
         keys = dict(zip(("v1", *nets), jax.random.split(key, 1 + len(nets)), strict=True))
         blank = jnp.zeros((num, config.hidden))
         maps, variables = v1.init_with_output(keys["v1"], jnp.zeros((*config.glimpse_size, canvas[2])))
-        inputs = {
+        inputs = {"ventral": (maps,)}
+        maps = jnp.zeros((*maps.shape[:2], Ventral().maps)) if config.ventral else maps
+        inputs |= {
             "features": (maps.reshape(-1),),
             "position": (jnp.zeros(4),),
             "lstm": ((blank, blank), jnp.zeros((num, config.features))),
@@ -46,7 +53,8 @@ def make(config: Config) -> Tracker:
 
     def step(params, key: Array | None, state: State, x: Array, there: Array | None) -> tuple[State, Seen]:
         glimpse, seen = jax.vmap(lambda where: maps(params, x, where))(state.where)
-        v = jax.vmap(lambda m: elu(nets["features"].apply(params["features"], m.reshape(-1))))(seen)
+        what = jax.vmap(lambda m: nets["ventral"].apply(params["ventral"], m))(seen) if config.ventral else seen
+        v = jax.vmap(lambda m: elu(nets["features"].apply(params["features"], m.reshape(-1))))(what)
         v = v + nets["position"].apply(params["position"], state.where)
         lstm, _ = nets["lstm"].apply(params["lstm"], state.lstm, v)
         lstm = zoneout(key, state.lstm, lstm, config.zoneout)

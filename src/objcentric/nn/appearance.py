@@ -1,5 +1,6 @@
 """HART's appearance attention (thesis, section 3.3): V1, the ventral stream and the dorsal one, of one glimpse."""
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def read_weights(path: str | Path, params: Mapping[str, Any]) -> dict[str, Any]:
     try:
         with np.load(Path(path).expanduser()) as arrays:
             held = dict(arrays)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:  # TypeError: a lone array
         raise UserError(f"cannot read model.v1_weights={path} ({error}): give an .npz") from error
     layers = params["params"]
     wanted = {f"{layer}_{part}": value.shape for layer, parts in layers.items() for part, value in parts.items()}
@@ -114,3 +115,9 @@ def read_weights(path: str | Path, params: Mapping[str, Any]) -> dict[str, Any]:
             for layer, parts in layers.items()
         }
     }
+
+
+def write_weights(path: str | Path, params: Mapping[str, Any]) -> None:
+    """Parameters of V1 as an .npz that `read_weights` reads."""
+    layers = params["params"].items()
+    np.savez(path, **{f"{layer}_{part}": np.asarray(value) for layer, parts in layers for part, value in parts.items()})
