@@ -101,6 +101,7 @@ def task() -> ConfigDict:
     c.ahead = 0  # frames between the last one seen and the one whose boxes are predicted; above 0 in toy worlds alone
     c.attention_loss = True  # equation 3.11
     c.appearance_loss = True  # equation 3.12, if there is appearance attention
+    c.learn_weights = True  # whether weights of the losses are learnt (equation 3.9); else they are 1
     c.presence_loss = False  # whether trackers learn to tell when their object has gone
     c.decay = 0.0  # beta of equation 3.9: of the squares of weights and dynamic filters
     c.blackout = 0.0  # share of the training sequences in which some frames are black

@@ -39,10 +39,10 @@ def get_config(variant: str = "fast") -> ConfigDict:
         config.model.rediscovery_factor.update(start=1.0, end=1.0)
     if variant.startswith("conv"):
         config.model.network = "conv"
-        config.train.num_steps = 4_000
-        config.curriculum.steps = (3_000, 3_500)
-        config.model.presence_prior.steps = config.model.presence_margin.steps = 2_000
-        config.model.rediscovery_factor.update(begin=1_700, steps=1_300)
+        config.train.num_steps = 2_500
+        config.curriculum.steps = (2_000, 2_250)
+        config.model.presence_prior.steps = config.model.presence_margin.steps = 1_300
+        config.model.rediscovery_factor.update(begin=1_100, steps=800)
         config.evaluate.num_examples = 20  # its decoder takes thirty times as long as an MLP
     if variant.endswith("paper"):
         config.model.hidden = 256 if variant == "paper" else 128

@@ -43,8 +43,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     check(config)
     task, ahead = config.task, config.task.ahead
     tracker, canvas = trackers.make(config, config.data.num_objects)
-    num_frames, longest = config.data.num_frames, frames_evaluated(config)
-    read, read_longest = (reader(config.data, length, ahead) for length in (num_frames, longest))
+    num_frames = config.data.num_frames
+    read, look = reader(config.data, num_frames, ahead), looker(config)
     terms = trackers.terms(config)
 
     def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
@@ -52,7 +52,9 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             key, when, dark_key = jax.random.split(key, 3)
             clip = read(row)
             dark = jax.random.bernoulli(when, task.blackout) & black(dark_key, len(clip.x), task.black_frames)
-            seen = follow(params, key, hide(clip, dark), clip.there)
+            told = clip.there[: len(clip.x)]
+            first = clip.boxes[0], clip.there[0]
+            seen = hart.follow(tracker, params["tracker"], key, hide(clip, dark).x, *first, told)
             values, weights = losses(clip, seen, canvas, ahead)
             if tracker.distance:
                 values["features"], weights["features"] = distances(params, clip, seen), weights["tracking"]
@@ -62,14 +64,11 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             return means, jnp.sum(jnp.square(jnp.mean(seen.filters, (0, 1))))
 
         means, filters = jax.tree.map(jnp.mean, jax.vmap(one)(batch, keys))
-        total = sum(jnp.exp(params["balance"][name]) * means[name] - params["balance"][name] for name in terms)
+        balance = params["balance"] if task.learn_weights else dict.fromkeys(terms, 0.0)
+        total = sum(jnp.exp(balance[name]) * means[name] - balance[name] for name in terms)
         learnt = {name: part for name, part in params["tracker"].items() if name not in tracker.fixed}
         total += task.decay * (norms(learnt) + filters / 2)
-        return total, (means | {f"lambda_{name}": jnp.exp(params["balance"][name]) for name in terms}, aux)
-
-    def follow(params: dict, key: Array | None, clip: Clip, told: Array | None) -> hart.Seen:
-        told = None if told is None else told[: len(clip.x)]
-        return hart.follow(tracker, params["tracker"], key, clip.x, clip.boxes[0], clip.there[0], told)
+        return total, (means | {f"lambda_{name}": jnp.exp(balance[name]) for name in terms}, aux)
 
     def distances(params: dict, clip: Clip, seen: hart.Seen) -> Array:
         """RATM's loss ``[T - 1, M]`` from the second frame on."""
@@ -78,24 +77,6 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             return jax.vmap(lambda box, true: tracker.distance(params["tracker"], x, box, true))(boxes, true)
 
         return jax.vmap(frame)(clip.x[1:], seen.boxes[1:], somewhere(clip, canvas)[1 : len(clip.x)])
-
-    @functools.partial(jax.jit, static_argnames="mode")
-    def look(params: dict, rows: dict, keys: Array, mode: str) -> dict:
-        """What the trackers, given the first boxes, see of sequences that are shown in one of `MODES`."""
-
-        def one(row: dict, key: Array) -> dict:
-            clip = read_longest(row)
-            frames = jnp.arange(longest)
-            dark = {
-                "tracking": frames < 0,
-                "blackout": black(key, longest, task.black_frames),
-                "prediction": frames >= GIVEN,
-            }[mode]
-            shown = hide(clip, dark)
-            seen = follow(params, None, shown, None)
-            return {"x": shown.x, "true": clip.boxes, "there": clip.there, "dark": dark, "seen": seen}
-
-        return jax.vmap(one)(rows, keys)
 
     @functools.partial(jax.jit, static_argnames="mode")
     def boxes_of(params: dict, rows: dict, keys: Array, mode: str) -> dict:
@@ -112,7 +93,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         Names of what is measured with black frames begin with their mode, see `figures_of`.
         """
         figures = {}
-        for mode in MODES if ahead == 0 else MODES[:1]:
+        for mode in modes(config):
             seen = in_batches(functools.partial(boxes_of, mode=mode), params, split, key, config.evaluate.batch_size)
             prefix = "" if mode == "tracking" else f"{mode}_"
             figures |= {f"{prefix}{n}": each for n, each in figures_of(mode, seen, ahead, num_frames, final).items()}
@@ -122,7 +103,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         """Sequences with boxes, attention and glimpses, as strips and animations; IoU over time; the curves of OTB."""
         few = loader.take(split, range(min(config.evaluate.num_pictures, loader.size(split))))
         drawn = {}
-        for mode in MODES if ahead == 0 else MODES[:1]:
+        for mode in modes(config):
             seen = jax.device_get(look(params, few, jax.random.split(key, len(jax.tree.leaves(few)[0])), mode))
             for i in range(len(seen["x"])):
                 shown = drawing(jax.tree.map(lambda leaf, i=i: leaf[i], seen), ahead)
@@ -134,6 +115,36 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         data=data, loss=loss, evaluate=evaluate, figures=figures, headline=("mean_iou",)
     )
     return experiment._replace(stages=curriculum.stages(config.curriculum, num_frames, cut))
+
+
+def looker(config: ConfigDict) -> Callable:
+    """``(params, rows, keys, mode) -> dict``: what trackers, given the first boxes, see of sequences, see `modes`."""
+    tracker, _ = trackers.make(config, config.data.num_objects)
+    length = frames_evaluated(config)
+    read = reader(config.data, length, config.task.ahead)
+
+    def one(params: dict, row: dict, key: Array, mode: str) -> dict:
+        clip = read(row)
+        frames = jnp.arange(length)
+        dark = {
+            "tracking": frames < 0,
+            "blackout": black(key, length, config.task.black_frames),
+            "prediction": frames >= GIVEN,
+        }[mode]
+        shown = hide(clip, dark)
+        seen = hart.follow(tracker, params["tracker"], None, shown.x, clip.boxes[0], clip.there[0])
+        return {"x": shown.x, "true": clip.boxes, "there": clip.there, "dark": dark, "seen": seen}
+
+    @functools.partial(jax.jit, static_argnames="mode")
+    def look(params: dict, rows: dict, keys: Array, mode: str) -> dict:
+        return jax.vmap(lambda row, key: one(params, row, key, mode))(rows, keys)
+
+    return look
+
+
+def modes(config: ConfigDict) -> tuple[str, ...]:
+    """In which sequences can be shown: those whose frames are predicted without black ones."""
+    return MODES if config.task.ahead == 0 else MODES[:1]
 
 
 def frames_evaluated(config: ConfigDict) -> int:

@@ -99,7 +99,7 @@ def read_weights(path: str | Path, params: Mapping[str, Any]) -> dict[str, Any]:
       UserError: the file cannot be read, lacks an array, or one has another shape.
     """
     try:
-        with np.load(Path(path).expanduser()) as arrays:
+        with Path(path).expanduser().open("rb") as file, np.load(file) as arrays:
             held = dict(arrays)
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:  # TypeError: a lone array
         raise UserError(f"cannot read model.v1_weights={path} ({error}): give an .npz") from error

@@ -14,7 +14,7 @@ from objcentric.nn.activations import elu
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention, equations 4.1 to 4.3, whose products are not divided by the root of their dimension."""
+    """Multi-head self-attention, equations 4.1 to 4.3, of products not divided by the root of their dimension."""
 
     features: int  # of keys, queries and values, over all heads
     heads: int

@@ -1,0 +1,96 @@
+"""Trackers side by side on the same sequences (figures 4.3, 4.4, 4.6 and 4.7 of the thesis).
+
+python -m experiments.tracks --run=HART=runs/hart --run=MOHART=runs/mohart --output=runs/tracks
+
+A picture for each sequence and way of showing it: all frames, some black ones, or black ones after the first two. In
+toy worlds, whose next frames are predicted, true places are discs. Numbers at the others of the chosen object, on
+yellow, are the weights with which MOHART listens to them.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from experiments import hart
+from objcentric import plots_tracking
+from objcentric.data import loader
+from objcentric.errors import UserError
+from objcentric.training import workdir, writer
+from objcentric.training.restore import Run, restore_run
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", action="append", required=True, help="NAME=FOLDER of a run of a tracker; one or more")
+    parser.add_argument("--output", required=True, help="folder of the pictures")
+    parser.add_argument("--sequences", type=int, default=3, help="how many to show")
+    parser.add_argument("--of", type=int, default=1, help="number of the object whose listening is shown, from 1")
+    arguments = parser.parse_args(argv)
+    output = Path(arguments.output)
+    try:
+        runs = {name: restore(name, folder) for name, folder in map(named, arguments.run)}
+        first = next(iter(runs.values()))
+        check(runs, arguments)
+        output.mkdir(parents=True, exist_ok=True)
+    except (UserError, OSError) as error:
+        print(f"objcentric: {error}", file=sys.stderr)
+        return 2
+    for mode in hart.modes(first.config):
+        for i, figure in enumerate(draw(runs, mode, arguments.sequences, arguments.of - 1), 1):
+            writer.write_figure(output / f"{mode}_{i}.png", figure)
+    print(f"pictures in {output}")
+    return 0
+
+
+def named(argument: str) -> tuple[str, str]:
+    name, equals, folder = argument.partition("=")
+    if not (name and equals and folder):
+        raise UserError(f"--run={argument} should read NAME=FOLDER")
+    return name, folder
+
+
+def restore(name: str, folder: str) -> Run:
+    theirs = workdir.read_config(Path(folder)).experiment
+    if theirs != "hart":
+        raise UserError(
+            f"--run={name}={folder} holds a run of {theirs}: name one of configs/mohart.py or mohart_toy.py"
+        )
+    return restore_run(folder, hart.build)
+
+
+def check(runs: dict[str, Run], arguments: argparse.Namespace) -> None:
+    """UserError where the runs have not the same data, or the rest asks for what is not there."""
+    (name, first), *others = runs.items()
+    for other, run in others:
+        if (run.config.data, run.config.task.ahead) != (first.config.data, first.config.task.ahead):
+            raise UserError(f"the runs {name} and {other} have other data or task.ahead: train both on the same")
+    size, objects = loader.size(first.experiment.data.test), first.config.data.num_objects
+    for field, value, most in (("sequences", arguments.sequences, size), ("of", arguments.of, objects)):
+        if not 1 <= value <= most:
+            raise UserError(f"--{field}={value}: use 1 to {most}")
+
+
+def draw(runs: dict[str, Run], mode: str, number: int, of: int) -> list:
+    """A figure of each of the first ``number`` test sequences, shown in a ``mode`` of `hart.modes`."""
+    first = next(iter(runs.values()))
+    rows, keys = loader.take(first.experiment.data.test, range(number)), jax.random.split(jax.random.key(0), number)
+    looked = {name: jax.device_get(hart.looker(run.config)(run.params, rows, keys, mode)) for name, run in runs.items()}
+    ahead, figures = first.config.task.ahead, []
+    for i in range(number):
+        trackers = []
+        for name, clips in looked.items():
+            seen = clips["seen"]
+            weights = seen.weights[i] if np.size(seen.weights) else None
+            trackers.append(plots_tracking.Tracker(name, seen.boxes[i], seen.attention[i], weights))
+        clip = {field: clips[field][i] for field in ("x", "true", "there")}
+        true, there = clip["true"][ahead:], clip["there"][ahead:]
+        figures.append(plots_tracking.comparison(clip["x"], true, there, trackers, of=of, discs=ahead > 0))
+    return figures
+
+
+if __name__ == "__main__":
+    sys.exit(main())
