@@ -69,6 +69,7 @@ COMPARISONS = (
         },
         ours=("hart_mot15", "hart_mot15_none"),
         note="The thesis' rows are of MOTChallenge's training videos, 5225 frames. Of 30 frames all but the first"
-        " count; a prediction is of the three frames after the first two. Momentum goes on as the first two boxes have it.",
+        " count; a prediction is of the three frames after the first two. Momentum"
+        " goes on as the first two boxes have it.",
     ),
 )
