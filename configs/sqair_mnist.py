@@ -19,6 +19,6 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config.model.object_size = (20.0, 20.0)
     if variant in ("fast", "any_time"):
         config.data.num_train = 40_000
-        config.train.num_steps = 12_000
-        config.curriculum.steps = (6_000, 8_500)
+        config.train.num_steps = 15_000
+        config.curriculum.steps = (7_000, 11_000)
     return config
