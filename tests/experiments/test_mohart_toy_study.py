@@ -12,7 +12,8 @@ def make_config(**fields):
     config = configs.get_config()
     config.relations, config.randomness, config.compared = ("none", "max"), (0.0, 1.0), ("none",)
     config.lengths = (2, 4, 6)
-    config.run = videos.make_toy(train__num_steps=3, evaluate__num_pictures=1)
+    one_stage = {"curriculum__first_frames": 4, "curriculum__steps": ()}
+    config.run = videos.make_toy(train__num_steps=3, evaluate__num_pictures=1, **one_stage)
     del config.run.seeds
     config.update(fields)
     return config
