@@ -43,3 +43,10 @@ def test_layers_under_vmap_have_the_same_gradients():
 
     ours, theirs = jax.grad(loss)(params, layer), jax.grad(loss)(params, plain)
     assert jax.tree.all(jax.tree.map(lambda a, b: jnp.allclose(a, b, atol=1e-5), ours, theirs))
+
+
+def test_dilated_layers():
+    x = jax.random.normal(jax.random.key(0), (5, 9, 9, 2))
+    layer, plain = Conv(3, (3, 3), kernel_dilation=2), nn.Conv(3, (3, 3), kernel_dilation=2)
+    params = layer.init(jax.random.key(1), x)
+    assert jnp.allclose(layer.apply(params, x), plain.apply(params, x), atol=1e-6)

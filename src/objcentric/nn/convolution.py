@@ -20,11 +20,11 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 def convolve(x: Array, kernel: Array, strides: Sequence[int], padding: Any, **options: Any) -> Array:
     """``[B, H, W, C], [h, w, C / groups, features] -> [B, H', W', features]``, for flax's layers of two dimensions.
 
-    ``padding`` is a name or pairs, ``options`` those of `jax.lax.conv_general_dilated`; those other than
-    ``feature_group_count`` keep what layers without dilation give.
+    ``padding`` is a name or pairs, ``options`` those of `jax.lax.conv_general_dilated`, which computes what is dilated.
     """
     groups = options.get("feature_group_count", 1)
-    if jax.default_backend() != "cpu":
+    dilated = any(rate != 1 for name in ("lhs_dilation", "rhs_dilation") for rate in options.get(name) or ())
+    if dilated or jax.default_backend() != "cpu":
         return lax.conv_general_dilated(x, kernel, strides, padding, **options)
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
