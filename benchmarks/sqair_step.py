@@ -1,7 +1,7 @@
 """How SQAIR's training step grows with the frames of a sequence and with the slots for objects.
 
   python -m benchmarks.sqair_step            # configs/sqair.py with 3, 5 and 10 frames; with 2, 3, 4 and 6 slots
-  python -m benchmarks.sqair_step --no-conv  # without the convolutional networks, which are slow on CPUs
+  python -m benchmarks.sqair_step --no-conv  # without the convolutional networks, which take minutes
   python -m benchmarks.sqair_step --write    # and writes the table to benchmarks/sqair_step.md
 
 The step is the one that training runs: batch, gradient, Adam, guard; but on one device, whereas training divides the

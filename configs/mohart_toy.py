@@ -63,10 +63,8 @@ def data() -> ConfigDict:
 
 def model() -> ConfigDict:
     c = ConfigDict()
-    c.tracker = (
-        "hart"  # 'hart' (also MOHART) or 'ratm' (its baseline, of whose fields v1, ventral, features, hidden and
-    )
-    # zoneout count)
+    # 'hart' (also MOHART) or 'ratm': its baseline, of whose fields v1, ventral, features, hidden and zoneout count.
+    c.tracker = "hart"
     c.glimpse_size = (16, 16)  # height and width of a glimpse, pixels
     c.v1 = "cnn"  # 'cnn' (MOHART's feature extractor) or 'alexnet' (three layers of it; glimpses of 56x56)
     c.v1_weights = ""  # an .npz that V1 begins with, see objcentric.nn.appearance.read_weights; '': random
@@ -78,9 +76,8 @@ def model() -> ConfigDict:
     c.hidden = 64  # units of the LSTM and of what it is read by (thesis: 128)
     c.relation = "attention"  # what trackers tell each other: 'none' (HART), 'attention' (MOHART), 'max' or 'mlp'
     c.heads = 4  # of self-attention
-    c.relation_layers = (
-        True  # whether an ELU layer comes before what they tell, and after what they hear (thesis: none)
-    )
+    c.relation_layers = True  # whether an ELU layer comes before what they tell, and after what they hear: see
+    # objcentric.models.hart (thesis: none)
     c.relate_memory = False  # whether they tell the LSTM's last output, too
     c.zoneout = 0.0  # probability that a unit of the LSTM keeps its value
     c.dropout = 0.0  # of V1's maps

@@ -143,7 +143,7 @@ def looker(config: ConfigDict) -> Callable:
 
 
 def modes(config: ConfigDict) -> tuple[str, ...]:
-    """In which sequences can be shown: those whose frames are predicted without black ones."""
+    """Those of `MODES` that there are: where later frames are predicted, none is black."""
     return MODES if config.task.ahead == 0 else MODES[:1]
 
 

@@ -53,3 +53,28 @@ def test_the_first_examples():
             found = addition.first(source, num)
             assert found.keys() == split.keys()
             np.testing.assert_array_equal(found["image"], split["image"][:num])
+
+
+def test_it_is_left_between_chunks(monkeypatch):
+    """A run that is to end does not wait for all the steps."""
+    looked = []
+
+    def leave():
+        looked.append(len(looked))
+        if len(looked) == 3:
+            raise SystemExit(75)
+
+    monkeypatch.setattr(addition, "CHUNK", 2)
+    monkeypatch.setattr(addition.machine, "leave_if_preempted", leave)
+    codes, sums = {"train": np.eye(4, dtype=np.float32), "test": np.eye(4, dtype=np.float32)}, {"train": np.arange(4)}
+    with pytest.raises(SystemExit):
+        addition.accuracy(codes, sums, jax.random.key(0), num_steps=100)
+    assert looked == [0, 1, 2]
+
+
+def test_chunks_change_nothing(monkeypatch):
+    codes = {split: np.random.default_rng(1).normal(size=(40, 3)).astype(np.float32) for split in ("train", "test")}
+    sums = {split: np.arange(40) % 19 for split in codes}
+    whole = addition.accuracy(codes, sums, jax.random.key(0), num_steps=25)
+    monkeypatch.setattr(addition, "CHUNK", 10)
+    assert addition.accuracy(codes, sums, jax.random.key(0), num_steps=25) == whole

@@ -14,7 +14,7 @@ from objcentric.errors import UserError
 from objcentric.models import hart as model
 from objcentric.nn.appearance import AlexNet, read_weights, write_weights
 from objcentric.training import loop
-from tests.experiments import videos
+from tests.experiments import scenes, videos
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +238,22 @@ def test_weights_of_v1_are_read(tmp_path):
     np.savez(tmp_path / "v1.npz", **arrays | {"Conv_1_bias": np.zeros(9)})
     with pytest.raises(UserError, match=r"Conv_1_bias is \(9,\), and V1 needs \(4,\)"):
         hart.build(config, data=videos.make_data()).init(jax.random.key(0))
+
+
+@pytest.mark.parametrize("learnt", [True, False])
+def test_weights_of_losses_may_be_fixed(learnt):
+    """At 1 each; learnt ones have a gradient."""
+    config = videos.make_config(task__learn_weights=learnt, task__decay=0.0)
+    experiment = scenes.filled(hart.build(config, data=videos.make_data()))
+    params, aux = experiment.init(jax.random.key(0))
+    batch = {name: array[:2] for name, array in experiment.data.train.items()}
+    keys = jax.random.split(jax.random.key(0), 2)
+    loss = jax.value_and_grad(lambda params: experiment.loss(params, batch, keys, 0, aux), has_aux=True)
+    (total, (metrics, _)), slope = jax.jit(loss)(params)
+    assert all((float(each) != 0) == learnt for each in slope["balance"].values())
+    if not learnt:
+        assert float(total) == pytest.approx(sum(float(metrics[name]) for name in params["balance"]), rel=1e-5)
+        assert {float(metrics[f"lambda_{name}"]) for name in params["balance"]} == {1.0}
 
 
 @pytest.mark.parametrize("content", ["array", "cut", "text"])

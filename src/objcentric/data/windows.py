@@ -68,10 +68,8 @@ def cut(c: ConfigDict, annotated: Sequence[Annotated], frames: Sequence[Frames])
             windows = first + _spaced(c, its.numbers[first:end])
             whole[split] += len(windows)
             if end > first and not len(windows):
-                said = (
-                    f"the {end - first} frames that it has in {split!r} are too few for data.num_frames={c.num_frames}"
-                )
-                print(f"{one.name}: {said} at data.frame_step={c.frame_step}", file=sys.stderr)
+                wanted = f"data.num_frames={c.num_frames} at data.frame_step={c.frame_step}"
+                print(f"{one.name}: its {end - first} frames in {split!r} are too few for {wanted}", file=sys.stderr)
             if split == "train" and c.reverse:
                 windows = np.concatenate([windows, windows[:, ::-1]])
             for window in windows:

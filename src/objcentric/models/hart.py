@@ -12,10 +12,10 @@ time t each
 
 HART is M trackers without a relation. Attention and boxes are in shares of the canvas inside, in pixels outside.
 
-Self-attention whose keys, queries and values are linear in what trackers see cannot tell forces, as of identities times
-places; so what they tell, and what they make of what they hear, goes through an ELU layer each, unless
-``relation_layers`` is off, which the thesis does not mention. Without ``presence`` they do not doubt that their objects
-are there.
+Self-attention whose keys, queries and values are linear in identities and places tells badly of what depends on both,
+such as forces; so what trackers tell, and what they make of what they hear, goes through an ELU layer each, which the
+thesis does not mention, unless ``relation_layers`` is off. Without ``presence`` they never doubt that their objects are
+there.
 
 What the thesis leaves open: the attention to a given box is larger by a learnt bias, which boxes are relative to, too;
 c of equation 3.7 begins at 0.1; box corrections are tanh's, of at most the canvas; the output MLP has one hidden layer,
