@@ -39,7 +39,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
         config.model.rediscovery_factor.update(start=1.0, end=1.0)
     if variant.startswith("conv"):
         config.model.network = "conv"
-        config.train.num_steps = 2_500
+        config.train.update(num_steps=2_500, checkpoint_every=100)
         config.curriculum.steps = (2_000, 2_250)
         config.model.presence_prior.steps = config.model.presence_margin.steps = 1_300
         config.model.rediscovery_factor.update(begin=1_100, steps=800)
