@@ -21,10 +21,12 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config = mohart_toy.get_config()
     config.data = data()
     config.task.update(ahead=0, presence_loss=True, decay=1e-4, blackout=0.5, black_frames=10)
+    config.task.learn_weights = True
+    config.guidance.steps = ()
     config.model.update(glimpse_size=(32, 32), cnn_features=(32, 32, 64), cnn_kernel=5, features=128, hidden=128)
     config.model.update(relate_memory=True, zoneout=0.05, dropout=0.25, margin=0.02)
     config.curriculum.update(first_frames=5, steps=(1_000, 2_000))
-    config.optimizer.update(learning_rate=5e-4)
+    config.optimizer.update(learning_rate=5e-4, clip_norm=1.0)
     config.train.update(num_steps=4_000, batch_size=8, eval_every=500, checkpoint_every=500)
     config.evaluate.update(batch_size=8, num_pictures=4)
     if variant == "hart":

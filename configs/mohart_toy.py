@@ -28,8 +28,10 @@ def get_config(variant: str = "identities") -> ConfigDict:
     config.task = task()
     config.task.ahead = 1
     config.curriculum = curriculum()
-    config.optimizer.update(learning_rate=1e-3, warmup_steps=200, clip_norm=1.0)
-    config.train.update(num_steps=6_000, batch_size=16, eval_every=1_000, checkpoint_every=1_000, cpu_devices=2)
+    config.guidance = guidance()
+    config.task.learn_weights = False  # learnt, that of attention comes to outweigh the others
+    config.optimizer.update(learning_rate=2e-3, warmup_steps=200, clip_norm=10.0)
+    config.train.update(num_steps=4_000, batch_size=32, eval_every=500, checkpoint_every=500, cpu_devices=2)
     config.evaluate = evaluate()
     if variant == "repulsion":
         config.data.update(radius=7.0, speed=1.2, strength=0.03, power=1.0, friction=0.0)
@@ -88,8 +90,17 @@ def model() -> ConfigDict:
 
 def curriculum() -> ConfigDict:
     c = ConfigDict()
-    c.first_frames = 4  # length of the sequences at first: a tracker that has lost its object learns nothing
-    c.steps = (500, 1_000, 1_500, 2_000)  # at which they become longer, in equal parts; the last one brings all frames
+    c.first_frames = 5  # length of the sequences at first
+    c.steps = (3_000,)  # at which they become longer, in equal parts; the last one brings all frames
+    return c
+
+
+def guidance() -> ConfigDict:
+    c = ConfigDict()
+    # Steps of training until which trackers look at the true boxes, and from which on where they want; in between a
+    # share of frames that falls linearly is guided. () never guides (thesis).
+    c.steps = (1_000, 2_500)
+    c.shift = 3.0  # std of random shifts of the true boxes, pixels, that trackers learn to find their objects
     return c
 
 

@@ -46,15 +46,17 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     num_frames = config.data.num_frames
     read, look = reader(config.data, num_frames, ahead), looker(config)
     terms = trackers.terms(config)
+    share = guided_share(config.guidance.steps)
 
     def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
         def one(row: dict, key: Array) -> tuple[dict, Array]:
-            key, when, dark_key = jax.random.split(key, 3)
+            key, when, dark_key, guide_key = jax.random.split(key, 4)
             clip = read(row)
             dark = jax.random.bernoulli(when, task.blackout) & black(dark_key, len(clip.x), task.black_frames)
             told = clip.there[: len(clip.x)]
             first = clip.boxes[0], clip.there[0]
-            seen = hart.follow(tracker, params["tracker"], key, hide(clip, dark).x, *first, told)
+            guided = guide(guide_key, clip, share(step), config.guidance.shift) if config.guidance.steps else None
+            seen = hart.follow(tracker, params["tracker"], key, hide(clip, dark).x, *first, told, guided)
             values, weights = losses(clip, seen, canvas, ahead)
             if tracker.distance:
                 values["features"], weights["features"] = distances(params, clip, seen), weights["tracking"]
@@ -193,6 +195,20 @@ def hide(clip: Clip, dark: Array) -> Clip:
     return clip._replace(x=jnp.where(dark[:, None, None, None], 0.0, clip.x))
 
 
+def guided_share(steps: tuple[int, ...]) -> Callable[[Array], Array]:
+    """``step -> `` the share of frames in which trackers are guided: 1 until ``steps[0]``, from ``steps[1]`` on 0."""
+    first, last = steps or (0, 1)
+    return lambda step: jnp.clip((last - step) / (last - first), 0.0, 1.0)
+
+
+def guide(key: Array, clip: Clip, share: Array, shift: float) -> hart.Guidance:
+    """True boxes, moved by Gaussian shifts of that std (pixels), in a ``share`` of the frames of each object there."""
+    shift_key, share_key = jax.random.split(key)
+    true, there = clip.boxes[: len(clip.x)], clip.there[: len(clip.x)]
+    moved = shift * jax.random.normal(shift_key, (*there.shape, 2))
+    return hart.Guidance(true + jnp.tile(moved, 2), there * jax.random.bernoulli(share_key, share, there.shape))
+
+
 def mean_where(values: Array, weights: Array) -> Array:
     return jnp.sum(values * weights) / jnp.maximum(jnp.sum(weights), 1.0)
 
@@ -211,16 +227,16 @@ def losses(clip: Clip, seen: hart.Seen, canvas: tuple[int, int, int], ahead: int
     """Every loss ``[T - 1, M]`` from the second frame on, and the weights 0 or 1 with which they count."""
     there, true, num_frames = clip.there, somewhere(clip, canvas), len(clip.x)
 
-    def each(box: Array, attention: Array, presence: Array, mask: Array, now: Array, later: Array, is_there: Array):
+    def each(box, attention, intended, presence, mask, now: Array, later: Array, is_there: Array) -> dict:
         values = {
             "tracking": tracking_losses.tracking(box, later),
-            "spatial": tracking_losses.spatial(attention, now, canvas),
+            "spatial": tracking_losses.spatial(intended, now, canvas),
             "presence": optax.sigmoid_binary_cross_entropy(presence, is_there),
         }
         return values | ({"appearance": tracking_losses.appearance(mask, attention, now)} if mask.size else {})
 
     values = jax.vmap(jax.vmap(each))(
-        *(part[1:] for part in (seen.boxes, seen.attention, seen.presence, seen.mask)),
+        *(part[1:] for part in (seen.boxes, seen.attention, seen.intended, seen.presence, seen.mask)),
         true[1:num_frames],
         true[1 + ahead :],
         there[1:num_frames],
@@ -334,6 +350,7 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"task.blackout={task.blackout} must lie in [0, 1]")
     if not 1 <= task.black_frames <= num_frames - GIVEN:
         raise UserError(f"task.black_frames={task.black_frames}: use 1 to {num_frames - GIVEN}")
+    check_guidance(config)
     curriculum.check(config.curriculum, num_frames, config.train.num_steps)
     if config.curriculum.first_frames <= GIVEN:
         raise UserError(f"curriculum.first_frames={config.curriculum.first_frames}: use {GIVEN + 1} or more")
@@ -344,3 +361,16 @@ def check(config: ConfigDict) -> None:
     for name in ("batch_size", "num_pictures"):
         if config.evaluate[name] < 1:
             raise UserError(f"evaluate.{name}={config.evaluate[name]} must be at least 1")
+
+
+def check_guidance(config: ConfigDict) -> None:
+    steps, shift = tuple(config.guidance.steps), config.guidance.shift
+    if steps and config.model.tracker == "ratm":
+        raise UserError("model.tracker='ratm' guesses boxes by where it looks, which guidance gives away: unset it")
+    if steps and (len(steps) != 2 or not 0 <= steps[0] < steps[1] < config.train.num_steps):
+        raise UserError(
+            f"guidance.steps={steps}: use () or two steps, the last above the first and below train.num_steps="
+            f"{config.train.num_steps}"
+        )
+    if shift < 0:
+        raise UserError(f"guidance.shift={shift}: use 0 pixels or more")

@@ -199,6 +199,13 @@ def test_baselines_of_what_lies_ahead_know_the_box_of_each_frame():
         ({"model__v1_weights": "/nowhere.npz"}, "cannot read model.v1_weights=/nowhere.npz"),
         ({"data__name": "scenes"}, "data.name='scenes' has no boxes to start from"),
         ({"evaluate__num_pictures": 0}, "evaluate.num_pictures=0 must be at least 1"),
+        ({"guidance__steps": (2, 2)}, r"guidance.steps=\(2, 2\): use \(\) or two steps, the last above the first"),
+        ({"guidance__steps": (1, 4)}, r"guidance.steps=\(1, 4\): .* below train.num_steps=4"),
+        ({"guidance__shift": -1.0}, "guidance.shift=-1.0: use 0 pixels or more"),
+        (
+            {"guidance__steps": (1, 2), "model__tracker": "ratm", "task__presence_loss": False},
+            "model.tracker='ratm' guesses boxes by where it looks",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(fields, said):
@@ -254,6 +261,38 @@ def test_weights_of_losses_may_be_fixed(learnt):
     if not learnt:
         assert float(total) == pytest.approx(sum(float(metrics[name]) for name in params["balance"]), rel=1e-5)
         assert {float(metrics[f"lambda_{name}"]) for name in params["balance"]} == {1.0}
+
+
+def test_guidance_ends():
+    share = hart.guided_share((4, 8))
+    assert [float(share(jnp.asarray(step))) for step in (0, 4, 5, 8, 20)] == [1, 1, 0.75, 0, 0]
+
+
+def test_guidance_shows_true_boxes_moved_as_a_whole():
+    split = videos.make_split(1, 0)
+    there = jnp.asarray(split["presence"][0], jnp.float32)
+    clip = hart.Clip(jnp.asarray(split["image"][0]), jnp.asarray(split["boxes"][0]), there)
+    guided = jax.vmap(lambda key: hart.guide(key, clip, 0.25, 3.0))(jax.random.split(jax.random.key(0), 2_000))
+    moved = guided.boxes - clip.boxes[None]
+    np.testing.assert_allclose(moved[..., 2:], moved[..., :2], atol=1e-4)
+    assert float(jnp.mean(moved)) == pytest.approx(0, abs=0.05) and float(jnp.std(moved)) == pytest.approx(3, rel=0.02)
+    np.testing.assert_allclose(np.mean(guided.weight, 0), 0.25 * there, atol=0.05)
+    assert not float(jnp.max(guided.weight * (1 - there[None])))
+
+
+@pytest.mark.parametrize(
+    ("steps", "attention_loss", "moves"), [((), False, True), ((1, 2), False, False), ((1, 2), True, True)]
+)
+def test_guided_trackers_look_at_true_boxes(steps, attention_loss, moves):
+    """Then the loss of attention alone tells where they would better have looked."""
+    config = videos.make_toy(guidance__steps=steps, task__attention_loss=attention_loss)
+    experiment = hart.build(config)
+    params, aux = jax.jit(experiment.init)(jax.random.key(0))
+    params["tracker"]["output"]["params"]["Dense_1"]["bias"] += 1.0  # so that they look elsewhere
+    batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[:2]), experiment.data.train)
+    keys = jax.random.split(jax.random.key(1), 2)
+    slope = jax.jit(jax.grad(lambda params: experiment.loss(params, batch, keys, 0, aux)[0]))(params)
+    assert (np.max(np.abs(slope["tracker"]["attention"]["rate"])) > 0) == moves
 
 
 @pytest.mark.parametrize("content", ["array", "cut", "text"])

@@ -57,6 +57,7 @@ def make_toy(variant: str = "identities", **fields) -> ConfigDict:
     config.data.update(side=20, radius=3.0, num_objects=2, num_frames=4, substeps=2)
     config.task.black_frames = 2
     config.curriculum.update(first_frames=3, steps=(2,))
+    config.guidance.update(steps=(1, 2), shift=1.0)
     config.evaluate.num_frames = 6
     config.update_from_flattened_dict({name.replace("__", "."): value for name, value in fields.items()})
     return config

@@ -129,7 +129,7 @@ def test_trackers_that_learn_no_presence_do_not_doubt():
     config = dataclasses.replace(SMALL, presence=False)
     seen, told = follow(config), follow(config, told=jnp.ones((4, 3)))
     np.testing.assert_array_equal(seen.presence, 10)
-    np.testing.assert_array_equal(seen.boxes, told.boxes)
+    np.testing.assert_allclose(seen.boxes, told.boxes, rtol=1e-5)
 
 
 def test_a_step_by_hand():
@@ -230,6 +230,22 @@ def test_dynamic_filters_are_convolutions():
     x = jax.lax.conv_general_dilated(x[None], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))[0]
     last = params["params"]["Dense_2"]
     np.testing.assert_allclose(logits, (jax.nn.elu(x) @ last["kernel"])[..., 0] + last["bias"][0], rtol=1e-4, atol=1e-5)
+
+
+def test_guidance_tells_where_to_look():
+    tracker, params = made(SMALL)
+    x, there = video(), jnp.ones(3)
+    own = follow(SMALL, x)
+    elsewhere = GIVEN[None] + jnp.arange(4.0)[:, None, None]
+    weight = jnp.zeros((4, 3)).at[2, 1].set(1)
+    guided = hart.follow(tracker, params, None, x, GIVEN, there, guidance=hart.Guidance(elsewhere, weight))
+    np.testing.assert_allclose(guided.attention[:2], own.attention[:2], rtol=1e-4)
+    np.testing.assert_allclose(guided.intended[:3], own.attention[:3], rtol=1e-4)
+    np.testing.assert_allclose(guided.attention[2, ::2], own.attention[2, ::2], rtol=1e-4)
+    expected = boxes.to_box(tracker.aim(params, elsewhere[2])[1], SMALL.canvas)
+    np.testing.assert_allclose(guided.attention[2, 1], expected, rtol=1e-4)
+    assert np.abs(guided.boxes[2, 1] - own.boxes[2, 1]).max() > 0.1
+    np.testing.assert_array_equal(own.intended, own.attention)
 
 
 def test_noise_is_for_training_alone():

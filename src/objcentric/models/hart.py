@@ -94,11 +94,19 @@ class Seen(NamedTuple):
 
     boxes: Array  # [M, 4]
     attention: Array  # [M, 4] the box that they looked at
+    intended: Array  # [M, 4] the same, unless guidance made them look elsewhere
     presence: Array  # [M] logits that the objects are there
     glimpse: Array  # [M, h, w, C] in [-1, 1]
     mask: Array  # [M, h', w'] logits of the map s_t; [M, 0, 0] without appearance attention
     filters: Array  # [M, F] dynamic filters; [M, 0] likewise
     weights: Array  # [M, M] with which each hears each, a mean over heads; [M, 0] unless relation is 'attention'
+
+
+class Guidance(NamedTuple):
+    """Where trackers are made to look in training, from the second frame on."""
+
+    boxes: Array  # [T, M, 4]
+    weight: Array  # [T, M] 0 or 1; with 0 they look where they want
 
 
 class Tracker(NamedTuple):
@@ -110,6 +118,7 @@ class Tracker(NamedTuple):
     fixed: tuple[str, ...] = ()  # parts of params that do not learn
     # (params, x_t, box [4], true [4]) -> the loss [] of a box; None: that of section 3.4
     distance: Callable | None = None
+    aim: Callable | None = None  # (params, boxes [M, 4]) -> where [M, 4], attention to boxes; None: not to be guided
 
 
 def make(config: Config) -> Tracker:
@@ -185,42 +194,57 @@ def make(config: Config) -> Tracker:
         box = state.where - margin(params) + jnp.tanh(correction)
         where = state.where + jnp.tanh(params["attention"]["rate"])[None] * update
         presence = presence[:, 0] if config.presence else jnp.full(num, 10.0)  # or it never doubts
-        seen = Seen(
-            boxes.to_box(box, canvas), boxes.to_box(state.where, canvas), presence, glimpse, mask, filters, weights
-        )
+        attention = boxes.to_box(state.where, canvas)
+        seen = Seen(boxes.to_box(box, canvas), attention, attention, presence, glimpse, mask, filters, weights)
         return State(lstm, where, appearance, nn.sigmoid(presence), state.given), seen
+
+    def aim(params, given: Array) -> Array:
+        return boxes.to_where(given, canvas) + margin(params)
 
     def start(params, key: Array | None, x: Array, given: Array, there: Array) -> tuple[State, Seen]:
         blank = jnp.zeros((num, config.hidden))
-        where = boxes.to_where(given, canvas) + margin(params)
-        first = State((blank, blank), where, blank, there, there)
+        first = State((blank, blank), aim(params, given), blank, there, there)
         state, seen = look(params, key, first, x, there, masked=False)
         return state._replace(presence=there), seen._replace(boxes=given)
 
     def step(params, key: Array | None, state: State, x: Array, there: Array | None) -> tuple[State, Seen]:
         return look(params, key, state, x, there, masked=True)
 
-    return Tracker(init, start, step)
+    return Tracker(init, start, step, aim=aim)
 
 
 def follow(
-    tracker: Tracker, params: dict, key: Array | None, x: Array, given: Array, there: Array, told: Array | None = None
+    tracker: Tracker,
+    params: dict,
+    key: Array | None,
+    x: Array,
+    given: Array,
+    there: Array,
+    told: Array | None = None,
+    guidance: Guidance | None = None,
 ) -> Seen:
     """All frames ``x [T, H, W, C]`` in [0, 1], from boxes ``given [M, 4]`` in the first one; results have an axis [T].
 
     Args:
       there: ``[M]``, 0 or 1: which trackers are given a box.
       told: ``[T, M]``, which objects are present, as training tells; None: the trackers themselves say.
+      guidance: where they look instead of where they want to; None: they always look where they want.
     """
     keys = [None] * 2 if key is None else jax.random.split(key)
     state, first = tracker.start(params, keys[0], x[0], given, there)
 
-    def one(state, inputs: tuple) -> tuple:
-        key, x, told = inputs
-        return tracker.step(params, key, state, x, told)
+    def one(state: State, inputs: tuple) -> tuple[State, Seen]:
+        key, x, told, guided = inputs
+        own = state.where
+        if guided is not None:
+            where = jnp.where(guided.weight[:, None] > 0, tracker.aim(params, guided.boxes), own)
+            state = state._replace(where=where)
+        state, seen = tracker.step(params, key, state, x, told)
+        return state, seen._replace(intended=boxes.to_box(own, x.shape))
 
     later = None if key is None else jax.random.split(keys[1], len(x) - 1)
-    _, seen = lax.scan(one, state, (later, x[1:], None if told is None else told[1:]))
+    rest = jax.tree.map(lambda each: each[1:], (x, told, guidance))
+    _, seen = lax.scan(one, state, (later, *rest))
     return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), first, seen)
 
 

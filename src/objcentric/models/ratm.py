@@ -62,7 +62,7 @@ def make(config: Config) -> Tracker:
         where = state.where + jnp.tanh(params["attention"]["rate"])[None] * update
         guess, nothing = boxes.to_box(state.where, canvas), jnp.zeros((num, 0))
         presence = jnp.full(num, 10.0)  # it never doubts that its object is there
-        outputs = Seen(guess, guess, presence, glimpse, jnp.zeros((num, 0, 0)), nothing, nothing)
+        outputs = Seen(guess, guess, guess, presence, glimpse, jnp.zeros((num, 0, 0)), nothing, nothing)
         return State(lstm, where, state.appearance, jnp.ones(num), state.given), outputs
 
     def start(params, key: Array | None, x: Array, given: Array, there: Array) -> tuple[State, Seen]:
