@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import air_step, capsules, objectives, sqair_step, tracking
 from configs import base
+from objcentric import tracker as trackers
 from tests.experiments import labelled_images, sequences, videos
 
 
@@ -120,6 +121,22 @@ def test_measures_trackers(monkeypatch):
     assert min(row[name] for name in ("frames_per_s", "steps_per_s", "compile_s", "memory_mb")) > 0
     header, _, line = tracking.table(tracking.COLUMNS, [row]).splitlines()
     assert header.startswith("| relation | objects | followed, frames/s |") and line.startswith("| attention | 3 |")
+
+
+@pytest.mark.parametrize(("relation", "tolerance"), [("none", 0.02), ("attention", 0.1)])
+def test_cost_of_trackers_is_linear_in_objects(relation, tolerance):
+    """In operations, which are the same everywhere; of self-attention a little is quadratic."""
+
+    def operations(objects: int) -> float:
+        config = videos.make_config(model__relation=relation)
+        tracker, canvas = trackers.make(config, objects)
+        params = jax.eval_shape(tracker.init, jax.random.key(0))
+        boxes, there = jnp.zeros((objects, 4)), jnp.ones(objects)
+        start = jax.jit(tracker.start, static_argnums=1)
+        return start.lower(params, None, jnp.zeros(canvas), boxes, there).compile().cost_analysis()["flops"]
+
+    two, four, eight = map(operations, (2, 4, 8))
+    assert eight - four == pytest.approx(2 * (four - two), rel=tolerance)
 
 
 def test_measures_capsules(monkeypatch):

@@ -82,6 +82,16 @@ def test_energy_is_conserved_while_identities_stay(config):
     assert np.median(drift) < 0.03 * np.median(exchanged)
 
 
+@pytest.mark.parametrize("variant", mohart_toy.VARIANTS)
+def test_steps_of_the_worlds_that_are_trained_on_are_small_enough(variant):
+    """In sixteen times smaller ones circles come to the same places in the next frame, unless they have collided."""
+    config = circles.make_config(mohart_toy.get_config(variant).data, 2)
+    finer = dataclasses.replace(config, substeps=16 * config.substeps)
+    after, exact = (worlds(each, 200).position[:, 1] for each in (config, finer))
+    apart = np.max(np.abs(np.asarray(after - exact)), (1, 2))
+    assert np.median(apart) < 0.2 and np.mean(apart > 0.5) < 0.1
+
+
 def test_friction_takes_its_share():
     config = dataclasses.replace(FREE, friction=0.1, num_frames=11)
     ratio = kinetic(worlds(config).velocity)[:, 10] / kinetic(worlds(config).velocity)[:, 0]

@@ -5,6 +5,7 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from configs import hart_kitti, hart_kth
@@ -261,6 +262,27 @@ def test_weights_of_losses_may_be_fixed(learnt):
     if not learnt:
         assert float(total) == pytest.approx(sum(float(metrics[name]) for name in params["balance"]), rel=1e-5)
         assert {float(metrics[f"lambda_{name}"]) for name in params["balance"]} == {1.0}
+
+
+@pytest.mark.parametrize("relation", ["none", "attention"])
+def test_trackers_learn_a_batch_by_heart(relation):
+    """Where circles go in eight worlds."""
+    config = videos.make_toy("repulsion", task__ahead=1, model__relation=relation, data__speed=2.0, guidance__steps=())
+    config.model.update(features=32, hidden=32)
+    experiment = hart.build(config)
+    params, aux = jax.jit(experiment.init)(jax.random.key(0))
+    batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[:8]), experiment.data.train)
+    optimizer, keys = optax.adam(3e-3), jax.random.split(jax.random.key(1), 8)
+
+    @jax.jit
+    def learn(state: tuple, _) -> tuple:
+        params, moments = state
+        slope, (metrics, _) = jax.grad(experiment.loss, has_aux=True)(params, batch, keys, 0, aux)
+        update, moments = optimizer.update(slope, moments)
+        return (optax.apply_updates(params, update), moments), metrics["iou"]
+
+    _, overlap = jax.lax.scan(learn, (params, optimizer.init(params)), length=150)
+    assert overlap[0] < 0.4 and jnp.mean(overlap[-20:]) > 0.85
 
 
 def test_guidance_ends():

@@ -29,7 +29,7 @@ def test_width_grows_in_proportion_beyond_the_fit():
     np.testing.assert_allclose(gaussian_attention.width(jnp.asarray(3 * gaussian_attention.COARSEST)), 3 * edge, 1e-5)
 
 
-@pytest.mark.parametrize("size", [(40, 30), (20, 16), (12, 10), (60, 46)])
+@pytest.mark.parametrize("size", [(40, 30), (20, 16), (12, 10), (60, 46), (12, 30), (40, 10), (80, 10)])
 def test_a_glimpse_is_about_a_bicubic_resize(size):
     image = smooth(jax.random.key(0), (80, 90))
     where = jnp.asarray([20 / 80, 30 / 90, 40 / 80, 30 / 90])

@@ -18,7 +18,8 @@ from objcentric.nn.convolution import Conv
 class AlexNet(nn.Module):
     """The first three convolutions of AlexNet (Krizhevsky et al., 2012), without its poolings and normalisations.
 
-    ``[H, W, C] -> [H / 4, W / 4, 384]``; parameters of the layers are named ``conv1`` to ``conv3``.
+    ``[H, W, C] -> [H / 4, W / 4, 384]``, for the stride of the first layer is the only one left, and borders are kept;
+    parameters of the layers are named ``conv1`` to ``conv3``.
     """
 
     @nn.compact
