@@ -89,7 +89,7 @@ def test_steps_of_the_worlds_that_are_trained_on_are_small_enough(variant):
     finer = dataclasses.replace(config, substeps=16 * config.substeps)
     after, exact = (worlds(each, 200).position[:, 1] for each in (config, finer))
     apart = np.max(np.abs(np.asarray(after - exact)), (1, 2))
-    assert np.median(apart) < 0.2 and np.mean(apart > 0.5) < 0.1
+    assert np.median(apart) < 0.2 and np.mean(apart > 0.5) < 0.25
 
 
 def test_friction_takes_its_share():
