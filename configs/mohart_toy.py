@@ -31,7 +31,7 @@ def get_config(variant: str = "identities") -> ConfigDict:
     config.guidance = guidance()
     config.task.learn_weights = False  # learnt, that of attention comes to outweigh the others
     config.optimizer.update(learning_rate=2e-3, warmup_steps=200, clip_norm=10.0)
-    config.train.update(num_steps=4_000, batch_size=32, eval_every=500, checkpoint_every=500, cpu_devices=2)
+    config.train.update(num_steps=5_000, batch_size=32, eval_every=500, checkpoint_every=500, cpu_devices=2)
     config.evaluate = evaluate()
     if variant == "repulsion":
         config.data.update(radius=7.0, speed=1.2, strength=0.03, power=1.0, friction=0.0)
@@ -91,7 +91,7 @@ def model() -> ConfigDict:
 def curriculum() -> ConfigDict:
     c = ConfigDict()
     c.first_frames = 5  # length of the sequences at first
-    c.steps = (3_000,)  # at which they become longer, in equal parts; the last one brings all frames
+    c.steps = (4_500,)  # at which they become longer, in equal parts; the last one brings all frames
     return c
 
 
@@ -99,7 +99,7 @@ def guidance() -> ConfigDict:
     c = ConfigDict()
     # Steps of training until which trackers look at the true boxes, and from which on where they want; in between a
     # share of frames that falls linearly is guided. () never guides (thesis).
-    c.steps = (1_000, 2_500)
+    c.steps = (2_500, 4_000)
     c.shift = 3.0  # std of random shifts of the true boxes, pixels, that trackers learn to find their objects
     return c
 
