@@ -13,7 +13,7 @@ import optax
 from jax import Array
 from ml_collections import ConfigDict
 
-from experiments import curriculum
+from experiments import curriculum, guidance
 from experiments.evaluation import in_batches
 from objcentric import plots_tracking
 from objcentric import tracker as trackers
@@ -46,7 +46,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     num_frames = config.data.num_frames
     read, look = reader(config.data, num_frames, ahead), looker(config)
     terms = trackers.terms(config)
-    share = guided_share(config.guidance.steps)
+    guide = guidance.make(config.guidance)
 
     def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
         def one(row: dict, key: Array) -> tuple[dict, Array]:
@@ -55,7 +55,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             dark = jax.random.bernoulli(when, task.blackout) & black(dark_key, len(clip.x), task.black_frames)
             told = clip.there[: len(clip.x)]
             first = clip.boxes[0], clip.there[0]
-            guided = guide(guide_key, clip, share(step), config.guidance.shift) if config.guidance.steps else None
+            guided = guide(guide_key, clip.boxes[: len(clip.x)], told, step) if config.guidance.steps else None
             seen = hart.follow(tracker, params["tracker"], key, hide(clip, dark).x, *first, told, guided)
             values, weights = losses(clip, seen, canvas, ahead)
             if tracker.distance:
@@ -193,20 +193,6 @@ def black(key: Array, num_frames: int, longest: int) -> Array:
 
 def hide(clip: Clip, dark: Array) -> Clip:
     return clip._replace(x=jnp.where(dark[:, None, None, None], 0.0, clip.x))
-
-
-def guided_share(steps: tuple[int, ...]) -> Callable[[Array], Array]:
-    """``step -> `` the share of frames in which trackers are guided: 1 until ``steps[0]``, from ``steps[1]`` on 0."""
-    first, last = steps or (0, 1)
-    return lambda step: jnp.clip((last - step) / (last - first), 0.0, 1.0)
-
-
-def guide(key: Array, clip: Clip, share: Array, shift: float) -> hart.Guidance:
-    """True boxes, moved by Gaussian shifts of that std (pixels), in a ``share`` of the frames of each object there."""
-    shift_key, share_key = jax.random.split(key)
-    true, there = clip.boxes[: len(clip.x)], clip.there[: len(clip.x)]
-    moved = shift * jax.random.normal(shift_key, (*there.shape, 2))
-    return hart.Guidance(true + jnp.tile(moved, 2), there * jax.random.bernoulli(share_key, share, there.shape))
 
 
 def mean_where(values: Array, weights: Array) -> Array:
@@ -350,7 +336,7 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"task.blackout={task.blackout} must lie in [0, 1]")
     if not 1 <= task.black_frames <= num_frames - GIVEN:
         raise UserError(f"task.black_frames={task.black_frames}: use 1 to {num_frames - GIVEN}")
-    check_guidance(config)
+    guidance.check(config)
     curriculum.check(config.curriculum, num_frames, config.train.num_steps)
     if config.curriculum.first_frames <= GIVEN:
         raise UserError(f"curriculum.first_frames={config.curriculum.first_frames}: use {GIVEN + 1} or more")
@@ -361,16 +347,3 @@ def check(config: ConfigDict) -> None:
     for name in ("batch_size", "num_pictures"):
         if config.evaluate[name] < 1:
             raise UserError(f"evaluate.{name}={config.evaluate[name]} must be at least 1")
-
-
-def check_guidance(config: ConfigDict) -> None:
-    steps, shift = tuple(config.guidance.steps), config.guidance.shift
-    if steps and config.model.tracker == "ratm":
-        raise UserError("model.tracker='ratm' guesses boxes by where it looks, which guidance gives away: unset it")
-    if steps and (len(steps) != 2 or not 0 <= steps[0] < steps[1] < config.train.num_steps):
-        raise UserError(
-            f"guidance.steps={steps}: use () or two steps, the last above the first and below train.num_steps="
-            f"{config.train.num_steps}"
-        )
-    if shift < 0:
-        raise UserError(f"guidance.shift={shift}: use 0 pixels or more")

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from jax import Array
 from ml_collections import ConfigDict
 
 from configs import base
@@ -60,3 +62,22 @@ def filled(experiment: Experiment) -> Experiment:
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.1, leaf.shape), jnp.float32), shapes)
     return experiment._replace(init=lambda key: (params, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), aux)))
+
+
+def learn_by_heart(experiment: Experiment, batch: dict, num_steps: int, learning_rate: float) -> tuple:
+    """Trains on one batch, with new noise in each step: parameters, and metrics of each step."""
+    optimizer = optax.adam(learning_rate)
+    params, _ = jax.jit(experiment.init)(jax.random.key(0))
+    number = len(jax.tree.leaves(batch)[0])
+
+    def step(carry: tuple, i: Array) -> tuple:
+        params, state = carry
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(1), i), number)
+        loss = jax.value_and_grad(lambda p: experiment.loss(p, batch, keys, i, ()), has_aux=True)
+        (_, (metrics, _)), grads = loss(params)
+        updates, state = optimizer.update(grads, state)
+        return (optax.apply_updates(params, updates), state), metrics
+
+    train = jax.jit(lambda params: jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(num_steps)))
+    (params, _), metrics = train(params)
+    return params, metrics

@@ -3,8 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax import Array
 from ml_collections import ConfigDict
 
 from configs import sqair as configs
@@ -63,18 +61,6 @@ def shrink(config: ConfigDict) -> None:
 def learn_by_heart(experiment: Experiment, number: int, num_steps: int, learning_rate: float) -> tuple:
     """Trains on the first ``number`` sequences: parameters, metrics of each step, log p of a black frame."""
     x = {"image": experiment.data.train["image"][:number]}
-    optimizer = optax.adam(learning_rate)
-    params, _ = jax.jit(experiment.init)(jax.random.key(0))
-
-    def step(carry: tuple, i: Array) -> tuple:
-        params, state = carry
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(1), i), number)
-        loss = jax.value_and_grad(lambda p: experiment.loss(p, x, keys, i, ()), has_aux=True)
-        (_, (metrics, _)), grads = loss(params)
-        updates, state = optimizer.update(grads, state)
-        return (optax.apply_updates(params, updates), state), metrics
-
-    train = jax.jit(lambda params: jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(num_steps)))
-    (params, _), metrics = train(params)
+    params, metrics = scenes.learn_by_heart(experiment, x, num_steps, learning_rate)
     pixels, _ = shared.reader("gaussian")(x["image"], None)
     return params, metrics, jnp.mean(jnp.sum(jax.scipy.stats.norm.logpdf(pixels, 0, 0.3), (2, 3, 4)))

@@ -5,7 +5,6 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from configs import hart_kitti, hart_kth
@@ -271,36 +270,9 @@ def test_trackers_learn_a_batch_by_heart():
     )
     config.model.update(features=32, hidden=32)
     experiment = hart.build(config)
-    params, aux = jax.jit(experiment.init)(jax.random.key(0))
     batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[:8]), experiment.data.train)
-    optimizer, keys = optax.adam(3e-3), jax.random.split(jax.random.key(1), 8)
-
-    @jax.jit
-    def learn(state: tuple, _) -> tuple:
-        params, moments = state
-        slope, (metrics, _) = jax.grad(experiment.loss, has_aux=True)(params, batch, keys, 0, aux)
-        update, moments = optimizer.update(slope, moments)
-        return (optax.apply_updates(params, update), moments), metrics["iou"]
-
-    _, overlap = jax.lax.scan(learn, (params, optimizer.init(params)), length=150)
+    overlap = scenes.learn_by_heart(experiment, batch, num_steps=150, learning_rate=3e-3)[1]["iou"]
     assert overlap[0] < 0.4 and jnp.mean(overlap[-20:]) > 0.85
-
-
-def test_guidance_ends():
-    share = hart.guided_share((4, 8))
-    assert [float(share(jnp.asarray(step))) for step in (0, 4, 5, 8, 20)] == [1, 1, 0.75, 0, 0]
-
-
-def test_guidance_shows_true_boxes_moved_as_a_whole():
-    split = videos.make_split(1, 0)
-    there = jnp.asarray(split["presence"][0], jnp.float32)
-    clip = hart.Clip(jnp.asarray(split["image"][0]), jnp.asarray(split["boxes"][0]), there)
-    guided = jax.vmap(lambda key: hart.guide(key, clip, 0.25, 3.0))(jax.random.split(jax.random.key(0), 2_000))
-    moved = guided.boxes - clip.boxes[None]
-    np.testing.assert_allclose(moved[..., 2:], moved[..., :2], atol=1e-4)
-    assert float(jnp.mean(moved)) == pytest.approx(0, abs=0.05) and float(jnp.std(moved)) == pytest.approx(3, rel=0.02)
-    np.testing.assert_allclose(np.mean(guided.weight, 0), 0.25 * there, atol=0.05)
-    assert not float(jnp.max(guided.weight * (1 - there[None])))
 
 
 @pytest.mark.parametrize("attention_loss", [False, True])
