@@ -22,6 +22,20 @@ def pose(raw: Array, *, similarity: bool = False) -> Array:
     return jnp.stack([first, second], -2)
 
 
+def matrix(raw: Array, *, similarity: bool = False) -> Array:
+    """The map ``[..., 2, 3]`` whose entries are six unbounded numbers ``[..., 6]``, row by row.
+
+    With ``similarity`` the first and the fourth are the matrix' first column, and its second is that turned by 90
+    degrees. Maps of every size and angle are as near as their entries are, while scales and angles make far detours.
+    """
+    linear, shift = raw[..., jnp.array([0, 1, 3, 4])], raw[..., jnp.array([2, 5])]
+    a, b, c, d = jnp.moveaxis(linear, -1, 0)
+    if similarity:
+        b, d = -c, a
+    first = jnp.stack([a, b, shift[..., 0]], -1)
+    return jnp.stack([first, jnp.stack([c, d, shift[..., 1]], -1)], -2)
+
+
 def compose(outer: Array, inner: Array) -> Array:
     """First ``inner``, then ``outer``; shapes ``[..., 2, 3]`` broadcast."""
     turned = outer[..., :2] @ inner
