@@ -25,23 +25,39 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config.data = data()
     config.model = model()
     config.losses = losses()
+    config.curriculum = curriculum()
     config.optimizer.update(learning_rate=1e-3, warmup_steps=1_000, clip_norm=1.0)
     config.train.update(num_steps=100_000, batch_size=64, inner_steps=500, log_every=500)
     config.train.update(eval_every=5_000, checkpoint_every=5_000)
     config.evaluate = evaluate()
     if variant.endswith("baseline"):
         config.model.decoder = "baseline"
-    if variant not in ("fast", "baseline"):
+    if variant in ("fast", "baseline"):
+        fast(config)
+    else:
         config.model.units = 128
         config.optimizer = rmsprop(batch_size=64)
         config.train.update(num_steps=300_000, batch_size=64, eval_every=20_000, checkpoint_every=20_000)
-        config.losses.least_parts = 2
-        config.losses.sparsity = "thesis"
+        config.losses.update(least_parts=2, sparsity="thesis", deformation=10.0)  # "strong", section 6.2.1
     if variant == "release":
         config.data.update(rotation=90.0, normalise="batch")
         config.losses.update(least_parts=1, sparsity="release")
         config.model.mask = "release"
     return config
+
+
+def fast(config: ConfigDict) -> None:
+    """What makes capsules learn in minutes.
+
+    Alone, a constellation is fitted soon; losses of the posterior leave it to one capsule. Then they are the fewer
+    capsules' concern, and the scenes the whole data's. Poses are learnt much faster as matrices than as angles and
+    scales. With a standard deviation for each vote capsules get stuck where two votes are exact and others wide.
+    """
+    config.data.allow_empty = False
+    config.model.update(pose="matrix", scale="scene", similarity=True, deformable=False)
+    config.losses.update(prior_within=0.0, prior_between=0.0, too_few=0.0)
+    config.losses.update(posterior_within=5.0, posterior_between=5.0)
+    config.curriculum.update(keep=0.02, posterior=0.02, begin=2_000, steps=2_000)
 
 
 def rmsprop(batch_size: int) -> ConfigDict:
@@ -75,6 +91,8 @@ def model() -> ConfigDict:
     c.decoder = "capsules"  # or 'baseline': features tell the candidates themselves, not offsets that a pose moves
     c.similarity = False  # whether poses of objects are similarities; else affine
     c.deformable = True  # whether offsets of candidates may depend on the input
+    c.pose = "composed"  # what capsules tell of their poses: scales, angle, shear and shift; or the 'matrix' itself
+    c.scale = "vote"  # whether each 'vote' has a standard deviation of its own, or all votes of a 'scene' share one
     c.hidden = 128  # units of each capsule's perceptron
     c.blocks = 4  # of the set transformer
     c.heads = 4
@@ -93,10 +111,21 @@ def losses() -> ConfigDict:
     c.sparsity = "release"  # form of the sparsity losses: 'release' or 'thesis', see objcentric.models.sparsity
     c.prior_within = 1.0
     c.prior_between = 1.0
+    c.posterior_within = 0.0  # entropy of a scene's capsules, by their shares of its points
+    c.posterior_between = 0.0  # the same of a batch, to be large
     c.num_classes = 2.0  # C: a share of 1 / C of the capsules is there
     c.too_few = 10.0  # cross-entropy of presences and whether capsules win ...
     c.least_parts = 2  # ... so many points (thesis: 2; release: 1)
     c.deformation = 0.0  # half the squared norm of what in the offsets depends on the input
+    return c
+
+
+def curriculum() -> ConfigDict:
+    c = ConfigDict()  # of training scenes; the thesis has none
+    c.keep = 0.5  # takes the place of data.keep at first; near 0, and without empty scenes, there is one constellation
+    c.posterior = 1.0  # factor of the weights of the posterior losses in the end; it is 1 at first
+    c.begin = 0  # all stays as it is at first until this step
+    c.steps = 0  # from then on, until it is as in the end
     return c
 
 

@@ -39,10 +39,10 @@ def get_config(variant: str = "fast") -> ConfigDict:
         config.model.rediscovery_factor.update(start=1.0, end=1.0)
     if variant.startswith("conv"):
         config.model.network = "conv"
-        config.train.update(num_steps=2_500, checkpoint_every=100)
-        config.curriculum.steps = (2_000, 2_250)
-        config.model.presence_prior.steps = config.model.presence_margin.steps = 1_300
-        config.model.rediscovery_factor.update(begin=1_100, steps=800)
+        config.train.update(num_steps=2_150, checkpoint_every=100)
+        config.curriculum.steps = (1_600, 1_850)
+        config.model.presence_prior.steps = config.model.presence_margin.steps = 1_100
+        config.model.rediscovery_factor.update(begin=900, steps=650)
         config.evaluate.num_examples = 20  # a step takes some twenty times as long as the MLPs
     if variant.endswith("paper"):
         config.model.hidden = 256 if variant == "paper" else 128

@@ -17,6 +17,9 @@ from objcentric.models import capsules, ccae, sparsity
 from objcentric.training import parallel, schedules
 from objcentric.training.experiment import Experiment
 
+WEIGHTS = ("likelihood", "too_few", "deformation") + tuple(
+    f"{kind}_{axis}" for kind in ("prior", "posterior") for axis in ("within", "between")
+)
 TYPICAL = 0.04  # "consistently achieves below 4% error" (thesis): a run with more of it has failed
 
 
@@ -28,24 +31,33 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     model = ccae.make(ccae.Config(**config.model))
     c, num_capsules = config.losses, config.model.num_capsules
 
+    def annealed(start: float, end: float, step: Array) -> Array:
+        """What goes from ``start`` to ``end`` while constellations come to be there with probability data.keep."""
+        return schedules.geometric(start, end, config.curriculum.steps, config.curriculum.begin)(step)
+
     def init(key: Array) -> tuple[dict, tuple]:
         return model.init(key), ()
 
     def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
         # Scenes are cheap: each step has new ones, by its own keys, and the rows of the split do not matter.
         keys = jax.vmap(jax.random.split)(keys)
-        scenes = constellations.batch(world, keys[:, 0])
+        scenes = constellations.batch(world, keys[:, 0], annealed(config.curriculum.keep, world.keep, step))
         seen = jax.vmap(model.infer, (None, 0, 0, 0))(params, keys[:, 1], scenes.points, scenes.presence)
         log_prior = jax.vmap(capsules.log_prior_presence)(seen.capsules)
         won = jax.nn.one_hot(seen.winner, num_capsules) * scenes.presence[..., None]
         too_few = jax.vmap(sparsity.too_few_parts, (0, 0, None))(log_prior, jnp.sum(won, 1), c.least_parts)
         presence = parallel.whole_batch(jnp.exp(log_prior))
         within, between = sparsity.prior(presence, c.num_classes, c.sparsity)
+        shares = jnp.sum(seen.explained.responsibility * scenes.presence[..., None, None], (1, 3))
+        joint = jnp.sum(seen.explained.log_joint * scenes.presence[..., None, None], (1, 3))
+        posterior_within, posterior_between = sparsity.posterior(shares, joint, "release")
         log_likelihood = jnp.mean(jnp.sum(seen.explained.log_likelihood * scenes.presence, -1))
         terms = {
             "too_few": jnp.mean(too_few),
             "prior_within": within,
             "prior_between": between,
+            "posterior_within": posterior_within * annealed(1.0, config.curriculum.posterior, step),
+            "posterior_between": -posterior_between * annealed(1.0, config.curriculum.posterior, step),
             "deformation": jnp.mean(seen.capsules.deformation),
         }
         total = sum(c[name] * term for name, term in terms.items()) - c.likelihood * log_likelihood
@@ -115,9 +127,14 @@ def check(config: ConfigDict) -> None:
     """UserError where the config does not make sense."""
     if config.data.name != "constellations":
         raise UserError(f"data.name={config.data.name!r} has no constellations: start from configs/ccae.py")
-    check_losses(config.losses, ("likelihood", "prior_within", "prior_between", "too_few", "deformation"))
+    check_losses(config.losses, WEIGHTS)
     if config.losses.least_parts < 1:
         raise UserError(f"losses.least_parts={config.losses.least_parts} must be at least 1")
+    if not (0 < config.curriculum.keep <= 1 and config.data.keep > 0):
+        what = f"curriculum.keep={config.curriculum.keep}, data.keep={config.data.keep}"
+        raise UserError(f"{what}: use more than 0, and no more than 1")
+    if config.curriculum.posterior <= 0 or config.curriculum.begin < 0 or config.curriculum.steps < 0:
+        raise UserError(f"curriculum={dict(config.curriculum)}: posterior must be above 0, begin and steps at least 0")
     for name in ("batch_size", "num_pictures"):
         if config.evaluate[name] < 1:
             raise UserError(f"evaluate.{name}={config.evaluate[name]} must be at least 1")

@@ -53,13 +53,33 @@ def first_loss(params=None, **fields):
 
 
 def test_the_loss_is_the_weighted_sum_of_its_terms():
-    weights = {"likelihood": 2.0, "prior_within": 3.0, "prior_between": 0.5, "too_few": 7.0, "deformation": 0.1}
-    loss, metrics, grads = first_loss(**{f"losses__{name}": value for name, value in weights.items()})
-    expected = -2 * metrics["log_likelihood"] + sum(
-        weights[name] * metrics[name] for name in ("prior_within", "prior_between", "too_few", "deformation")
-    )
+    values = (2.0, 7.0, 0.1, 3.0, 0.5, 1.5, 0.7)
+    weights = dict(zip(ccae.WEIGHTS, values, strict=True)) | {"likelihood": -2.0}
+    given = {f"losses__{name}": abs(value) for name, value in weights.items()}
+    loss, metrics, grads = first_loss(model__deformable=True, **given)
+    terms = metrics | {"likelihood": metrics["log_likelihood"]}
+    expected = sum(weight * terms[name] for name, weight in weights.items())
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
+def test_few_constellations_come_first_and_the_posterior_counts_less_in_the_end():
+    config = labelled_images.make_constellations(curriculum__begin=10, curriculum__steps=10, curriculum__keep=1e-6)
+    experiment = ccae.build(config)
+    params = jax.jit(experiment.init)(jax.random.key(0))[0]
+    batch, keys = {"seed": jnp.arange(64, dtype=jnp.uint32)}, jax.random.split(jax.random.key(1), 64)
+    loss = jax.jit(experiment.loss)
+    losses = [loss(params, batch, keys, step, ())[1][0] for step in (0, 9, 20, 99)]
+    assert losses[0] == losses[1] and losses[2] == losses[3]  # before and after nothing changes
+    alone, all_of_them = losses[0], losses[2]
+    # As yet untrained, all capsules have their share of each scene.
+    assert all_of_them["posterior_within"] / alone["posterior_within"] == pytest.approx(0.02, rel=0.3)
+    world = constellations.make_config(config.data)
+    counts = [
+        np.mean([len(set(row[row >= 0])) for row in np.asarray(constellations.batch(world, keys, keep).constellation)])
+        for keep in (1e-6, None)
+    ]
+    assert counts[0] == 1 and 1.5 < counts[1] < 2  # 12 / 7 in the mean
 
 
 def test_scenes_of_training_are_new_in_each_step_and_those_of_evaluation_are_not():
@@ -79,8 +99,8 @@ def test_figures_of_an_oracle(monkeypatch):
     world = constellations.make_config(config.data)
     real, calls = constellations.batch, {}
 
-    def batch(c, keys):
-        scenes = real(c, keys)
+    def batch(c, keys, *keep):
+        scenes = real(c, keys, *keep)
         calls["constellation"] = scenes.constellation
         return scenes
 
@@ -111,6 +131,10 @@ def test_what_failed():
     [
         ({"data__name": "circles"}, "data.(name='circles' has no constellations|.* is missing)"),
         ({"losses__sparsity": "none"}, "losses.sparsity='none' is unknown"),
+        ({"curriculum__keep": 0.0}, "curriculum.keep=0.0, data.keep=0.5: use more than 0"),
+        ({"curriculum__posterior": 0.0}, "posterior must be above 0"),
+        ({"model__pose": "angle"}, "model.pose='angle' is unknown"),
+        ({"model__scale": "all"}, "model.scale='all' is unknown"),
         ({"losses__too_few": -1.0}, "losses.too_few=-1.0: use 0 or more"),
         ({"losses__num_classes": 0.0}, "losses.num_classes=0.0 must be above 0"),
         ({"losses__least_parts": 0}, "losses.least_parts=0 must be at least 1"),

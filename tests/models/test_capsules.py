@@ -46,6 +46,21 @@ def test_points_are_moved_by_the_pose_and_those_of_the_baseline_are_not():
     assert seen.deformation > 0 and plain.deformation == 0
 
 
+def test_poses_may_be_matrices():
+    params, features, seen = decoded("points", pose="matrix", similarity=True, deformable=False)
+    a, c = seen.pose[:, :, 0].T
+    np.testing.assert_allclose(seen.pose[:, :, 1], np.stack([-c, a], -1), rtol=1e-6)
+    assert np.abs(seen.pose - decoded("points", similarity=True, deformable=False)[2].pose).max() > 0.01
+    np.testing.assert_allclose(seen.votes, poses.move(seen.pose, params["static"]), rtol=1e-5)
+
+
+def test_votes_of_a_scene_may_share_a_standard_deviation():
+    shared, each = decoded(scale="scene")[2].scale, decoded()[2].scale
+    assert shared.shape == each.shape and np.ptp(shared) == 0 < np.ptp(each)
+    inverse = np.log(np.expm1(each - 0.01))
+    np.testing.assert_allclose(shared, np.log1p(np.exp(inverse.mean())) + 0.01, rtol=1e-4)
+
+
 def test_without_deformation_offsets_do_not_depend_on_the_input():
     params, _, seen = decoded("points", deformable=False)
     np.testing.assert_allclose(seen.votes, poses.move(seen.pose, params["static"]), rtol=1e-5)

@@ -77,6 +77,12 @@ def test_poses_by_hand(similarity):
     np.testing.assert_allclose(poses.pose(raw, similarity=similarity), expected, rtol=1e-5)
 
 
+def test_matrices_are_their_entries():
+    raw = jnp.arange(6.0)
+    np.testing.assert_array_equal(poses.matrix(raw), raw.reshape(2, 3))
+    np.testing.assert_array_equal(poses.matrix(raw, similarity=True), [[0, -3, 2], [3, 0, 5]])
+
+
 def test_poses_are_a_group():
     first, second = poses.pose(jax.random.normal(jax.random.key(0), (2, 4, 6)))
     points = jax.random.normal(jax.random.key(1), (4, 3, 2))

@@ -69,18 +69,18 @@ def num_points(config: Config) -> int:
     return sum(len(PATTERNS[name]) for name in config.patterns)
 
 
-def batch(config: Config, keys: Array) -> Scene:
-    """Scenes ``[B, N, ...]`` in [-1, 1]^2, one for each key.
+def batch(config: Config, keys: Array, keep: Array | None = None) -> Scene:
+    """Scenes ``[B, N, ...]`` in [-1, 1]^2, one for each key; ``keep`` takes the place of that of ``config``.
 
     With ``normalise='example'`` each depends on its own key alone (thesis); with 'batch' on all of them, and so on how
     devices share a batch.
     """
-    scenes = jax.vmap(functools.partial(draw, config))(keys)
+    scenes = jax.vmap(functools.partial(draw, config, keep=keep))(keys)
     return jax.vmap(normalise)(scenes) if config.normalise == "example" else normalise(scenes)
 
 
-def draw(config: Config, key: Array) -> Scene:
-    """A scene in the units of the patterns, before it is normalised."""
+def draw(config: Config, key: Array, keep: Array | None = None) -> Scene:
+    """A scene in the units of the patterns, before it is normalised; ``keep`` as of `batch`."""
     keep_key, scale_key, rotation_key, shift_key, order_key = jax.random.split(key, 5)
     many = len(config.patterns)
     sizes = [len(PATTERNS[name]) for name in config.patterns]
@@ -95,7 +95,7 @@ def draw(config: Config, key: Array) -> Scene:
     x, y = pattern[:, 0], pattern[:, 1]
     points = jnp.stack([cos * x - sin * y, sin * x + cos * y], -1) + shift[owner]
 
-    there = _kept(config, keep_key)[owner]
+    there = _kept(config, keep_key, config.keep if keep is None else keep)[owner]
     order = jax.random.permutation(order_key, len(owner))
     return Scene(
         points=jnp.where(there[:, None], points, 0.0)[order],
@@ -120,15 +120,15 @@ def normalise(scene: Scene) -> Scene:
     return scene._replace(points=jnp.where(there, points, 0.0))
 
 
-def _kept(config: Config, key: Array) -> Array:
+def _kept(config: Config, key: Array, keep: float | Array) -> Array:
     """Which constellations are there, bool ``[C]``; one at least if scenes may not be empty."""
     many = len(config.patterns)
     if config.allow_empty:
-        return jax.random.bernoulli(key, config.keep, (many,))
+        return jax.random.bernoulli(key, keep, (many,))
     # Drawn anew as often as it takes is drawn once among all other choices.
     choices = (np.arange(1, 2**many)[:, None] >> np.arange(many)) % 2 == 1
-    probability = np.prod(np.where(choices, config.keep, 1 - config.keep), 1)
-    return jnp.asarray(choices)[jax.random.choice(key, len(choices), p=jnp.asarray(probability / probability.sum()))]
+    probability = jnp.prod(jnp.where(choices, keep, 1 - keep), 1)
+    return jnp.asarray(choices)[jax.random.choice(key, len(choices), p=probability / probability.sum())]
 
 
 def make_config(c: ConfigDict) -> Config:

@@ -16,6 +16,8 @@ from objcentric.nn import poses
 
 PARTS = ("points", "poses", "plain_points")
 MIXTURES = ("normalised", "unnormalised")
+POSES = ("composed", "matrix")
+SCALES = ("vote", "scene")
 
 
 class Capsules(NamedTuple):
@@ -52,6 +54,8 @@ class ObjectDecoder(nn.Module):
     hidden: int = 128
     similarity: bool = False  # whether poses are similarities; else affine
     deformable: bool = True
+    pose: str = "composed"  # what tells OVs: 'composed' of scales, angle and shear, or the 'matrix' itself
+    scale: str = "vote"  # whether each 'vote' has its standard deviation, or all votes of a 'scene' share one
 
     @nn.compact
     def __call__(
@@ -77,7 +81,9 @@ class ObjectDecoder(nn.Module):
         raw_pose, logit, of_votes = jnp.split(plain, [6, 7], -1)
         vote_logit, raw_scale = jnp.split(of_votes, 2, -1)
         dynamic = dynamic.reshape(static.shape) * self.deformable
-        pose = poses.pose(raw_pose, similarity=self.similarity)
+        pose = (poses.pose if self.pose == "composed" else poses.matrix)(raw_pose, similarity=self.similarity)
+        if self.scale == "scene":
+            raw_scale = jnp.broadcast_to(jnp.mean(raw_scale), raw_scale.shape)
         relation = static + dynamic
         if self.parts == "poses":
             votes = poses.compose(pose[:, None], poses.pose(relation, similarity=self.similarity))

@@ -27,6 +27,8 @@ class Config:
     decoder: str = "capsules"
     similarity: bool = False
     deformable: bool = True
+    pose: str = "composed"
+    scale: str = "vote"
     hidden: int = 128
     blocks: int = 4
     heads: int = 4
@@ -40,7 +42,12 @@ class Config:
     def __post_init__(self):
         check_fields(
             self,
-            choices={"decoder": ("capsules", "baseline"), "mixture": capsules.MIXTURES},
+            choices={
+                "decoder": ("capsules", "baseline"),
+                "mixture": capsules.MIXTURES,
+                "pose": capsules.POSES,
+                "scale": capsules.SCALES,
+            },
             positive=("num_capsules", "num_votes", "hidden", "features"),
         )
         check_mixture(self)
@@ -65,7 +72,9 @@ def make(config: Config) -> CCAE:
         config.blocks, config.heads, config.units, config.features, config.num_capsules, mask=config.mask
     )
     parts = "points" if config.decoder == "capsules" else "plain_points"
-    decoder = ObjectDecoder(config.num_votes, parts, config.hidden, config.similarity, config.deformable)
+    decoder = ObjectDecoder(
+        config.num_votes, parts, config.hidden, config.similarity, config.deformable, config.pose, config.scale
+    )
 
     def init(key: Array) -> dict:
         encoder_key, decoder_key = jax.random.split(key)
