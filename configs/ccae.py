@@ -92,6 +92,7 @@ def model() -> ConfigDict:
     c.similarity = False  # whether poses of objects are similarities; else affine
     c.deformable = True  # whether offsets of candidates may depend on the input
     c.pose = "composed"  # what capsules tell of their poses: scales, angle, shear and shift; or the 'matrix' itself
+    c.vote_presence = True  # whether votes of a capsule that is there may be absent
     c.scale = "vote"  # whether each 'vote' has a standard deviation of its own, or all votes of a 'scene' share one
     c.hidden = 128  # units of each capsule's perceptron
     c.blocks = 4  # of the set transformer

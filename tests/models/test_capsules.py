@@ -54,6 +54,14 @@ def test_poses_may_be_matrices():
     np.testing.assert_allclose(seen.votes, poses.move(seen.pose, params["static"]), rtol=1e-5)
 
 
+def test_votes_may_always_be_there():
+    params, features, seen = decoded(vote_presence=False)
+    assert (seen.log_vote_presence == 0).all() and (decoded()[2].log_vote_presence < 0).all()
+    decoder = ObjectDecoder(N, "poses", hidden=6, vote_presence=False)
+    slopes = jax.grad(lambda p: jnp.sum(decoder.apply({"params": p}, features).log_vote_presence))(params)
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(slopes))
+
+
 def test_votes_of_a_scene_may_share_a_standard_deviation():
     shared, each = decoded(scale="scene")[2].scale, decoded()[2].scale
     assert shared.shape == each.shape and np.ptp(shared) == 0 < np.ptp(each)

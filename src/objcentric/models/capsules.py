@@ -55,6 +55,7 @@ class ObjectDecoder(nn.Module):
     similarity: bool = False  # whether poses are similarities; else affine
     deformable: bool = True
     pose: str = "composed"  # what tells OVs: 'composed' of scales, angle and shear, or the 'matrix' itself
+    vote_presence: bool = True  # whether votes of a capsule that is there may be absent
     scale: str = "vote"  # whether each 'vote' has its standard deviation, or all votes of a 'scene' share one
 
     @nn.compact
@@ -84,6 +85,8 @@ class ObjectDecoder(nn.Module):
         pose = (poses.pose if self.pose == "composed" else poses.matrix)(raw_pose, similarity=self.similarity)
         if self.scale == "scene":
             raw_scale = jnp.broadcast_to(jnp.mean(raw_scale), raw_scale.shape)
+        if not self.vote_presence:
+            vote_logit = jnp.full_like(vote_logit, jnp.inf)
         relation = static + dynamic
         if self.parts == "poses":
             votes = poses.compose(pose[:, None], poses.pose(relation, similarity=self.similarity))

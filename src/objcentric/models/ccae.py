@@ -28,6 +28,7 @@ class Config:
     similarity: bool = False
     deformable: bool = True
     pose: str = "composed"
+    vote_presence: bool = True
     scale: str = "vote"
     hidden: int = 128
     blocks: int = 4
@@ -73,7 +74,14 @@ def make(config: Config) -> CCAE:
     )
     parts = "points" if config.decoder == "capsules" else "plain_points"
     decoder = ObjectDecoder(
-        config.num_votes, parts, config.hidden, config.similarity, config.deformable, config.pose, config.scale
+        config.num_votes,
+        parts,
+        hidden=config.hidden,
+        similarity=config.similarity,
+        deformable=config.deformable,
+        pose=config.pose,
+        vote_presence=config.vote_presence,
+        scale=config.scale,
     )
 
     def init(key: Array) -> dict:
