@@ -48,9 +48,10 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         too_few = jax.vmap(sparsity.too_few_parts, (0, 0, None))(log_prior, jnp.sum(won, 1), c.least_parts)
         presence = parallel.whole_batch(jnp.exp(log_prior))
         within, between = sparsity.prior(presence, c.num_classes, c.sparsity)
-        shares = jnp.sum(seen.explained.responsibility * scenes.presence[..., None, None], (1, 3))
-        joint = jnp.sum(seen.explained.log_joint * scenes.presence[..., None, None], (1, 3))
-        posterior_within, posterior_between = sparsity.posterior(shares, joint, "release")
+        there = scenes.presence[..., None, None]
+        whole = (seen.explained.responsibility * there, seen.explained.log_joint * there)
+        whole = (parallel.whole_batch(jnp.sum(each, (1, 3))) for each in whole)
+        posterior_within, posterior_between = sparsity.posterior(*whole, c.sparsity)
         log_likelihood = jnp.mean(jnp.sum(seen.explained.log_likelihood * scenes.presence, -1))
         terms = {
             "too_few": jnp.mean(too_few),
