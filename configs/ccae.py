@@ -47,15 +47,16 @@ def get_config(variant: str = "fast") -> ConfigDict:
 
 
 def fast(config: ConfigDict) -> None:
-    """What makes capsules learn in minutes.
+    """A curriculum, and a simpler decoder.
 
-    Alone, a constellation is fitted soon; losses of the posterior leave it to one capsule. Then they are the fewer
-    capsules' concern, and the scenes the whole data's. Poses are learnt much faster as matrices than as angles and
+    A constellation alone is soon fitted, and losses of the posterior leave it to one capsule. Then more come in, and
+    those losses fade, for now several capsules are needed. Poses are learnt much faster as matrices than as angles and
     scales. With a standard deviation, or a presence, for each vote, capsules get stuck where two votes fit, which a
     similarity always can make, and others are wide or absent.
     """
     config.data.allow_empty = False
-    config.model.update(pose="matrix", scale="scene", vote_presence=False, similarity=True, deformable=False)
+    config.model.update(pose="matrix", scale="scene", vote_presence=False, similarity=True)
+    config.model.deformable = config.model.decoder == "baseline"  # which has nothing but what depends on the input
     config.losses.update(prior_within=0.0, prior_between=0.0, too_few=0.0)
     config.losses.update(posterior_within=5.0, posterior_between=5.0)
     config.curriculum.update(keep=0.02, posterior=0.02, begin=2_000, steps=2_000)

@@ -43,7 +43,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
         config.curriculum.steps = (1_600, 1_850)
         config.model.presence_prior.steps = config.model.presence_margin.steps = 1_100
         config.model.rediscovery_factor.update(begin=900, steps=650)
-        config.evaluate.num_examples = 20  # a step takes some twenty times as long as the MLPs
+        config.evaluate.num_examples = 20  # a step takes some ten times as long as the MLPs'
     if variant.endswith("paper"):
         config.model.hidden = 256 if variant == "paper" else 128
         config.model.update(motion="position", discovery_prior="learned", one_discovery_table=True, centred=False)

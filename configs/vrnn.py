@@ -26,7 +26,7 @@ def get_config(variant: str = "mlp") -> ConfigDict:
     config.optimizer.learning_rate = 3e-4
     config.train.update(num_steps=6_000, batch_size=16, eval_every=1_000, checkpoint_every=1_000)
     config.evaluate.update(num_particles=1_000, particle_chunk=20, num_examples=200)
-    if variant == "conv":  # a step takes some thirty times as long
+    if variant == "conv":  # whose steps take seconds
         config.train.update(num_steps=1_200, eval_every=200, checkpoint_every=100)
         config.evaluate.num_examples = 20
     config.evaluate.given_frames = 3  # frames seen before the others are imagined

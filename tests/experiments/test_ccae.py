@@ -11,7 +11,8 @@ from configs import ccae as configs
 from experiments import ccae
 from objcentric.data import constellations
 from objcentric.errors import UserError
-from objcentric.training import loop
+from objcentric.models import ccae as ccae_model
+from objcentric.training import loop, restore
 from tests.experiments import labelled_images
 
 
@@ -40,6 +41,15 @@ def test_variants(variant):
     assert (size > 5e6) == (variant in ("thesis", "thesis_baseline", "release"))
     with pytest.raises(ValueError, match="write one of :fast"):
         configs.get_config("all")
+
+
+def test_candidates_of_the_baseline_depend_on_the_scene(run):
+    folder, _ = run
+    fitted = restore.restore_run(folder, ccae.build)
+    model = ccae_model.make(ccae_model.Config(**fitted.config.model))
+    points = jax.random.uniform(jax.random.key(0), (2, 11, 2), minval=-1)
+    votes = jax.vmap(lambda x: model.infer(fitted.params, None, x, jnp.ones(11)).capsules.votes)(points)
+    assert jnp.max(jnp.abs(votes[0] - votes[1])) > 1e-4
 
 
 def first_loss(params=None, **fields):
@@ -134,6 +144,7 @@ def test_what_failed():
         ({"curriculum__keep": 0.0}, "curriculum.keep=0.0, data.keep=0.5: use more than 0"),
         ({"curriculum__posterior": 0.0}, "posterior must be above 0"),
         ({"model__pose": "angle"}, "model.pose='angle' is unknown"),
+        ({"model__decoder": "baseline"}, "model.decoder='baseline' has points that do not depend on the input"),
         ({"model__scale": "all"}, "model.scale='all' is unknown"),
         ({"losses__too_few": -1.0}, "losses.too_few=-1.0: use 0 or more"),
         ({"losses__num_classes": 0.0}, "losses.num_classes=0.0 must be above 0"),

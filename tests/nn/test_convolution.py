@@ -45,6 +45,24 @@ def test_layers_under_vmap_have_the_same_gradients():
     assert jax.tree.all(jax.tree.map(lambda a, b: jnp.allclose(a, b, atol=1e-5), ours, theirs))
 
 
+@pytest.mark.parametrize("axes", [(None, 0), (0, 0), (1, None)])
+def test_inputs_and_filters_may_have_more_axes(axes):
+    x = jax.random.normal(jax.random.key(0), (4, 9, 9, 2) if axes[0] is None else (3, 3, 9, 9, 2))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 2, 3) if axes[1] is None else (3, 3, 3, 2, 3))
+
+    def loss(x, kernel, convolve):
+        return jnp.sum(jnp.tanh(jax.vmap(convolve, axes)(x, kernel)))
+
+    def ours(x, kernel):
+        return convolve(x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)
+
+    def theirs(x, kernel):
+        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)
+
+    for a, b in zip(jax.grad(loss, (0, 1))(x, kernel, ours), jax.grad(loss, (0, 1))(x, kernel, theirs), strict=True):
+        assert jnp.allclose(a, b, atol=1e-4)
+
+
 def test_dilated_layers():
     x = jax.random.normal(jax.random.key(0), (5, 9, 9, 2))
     layer, plain = Conv(3, (3, 3), kernel_dilation=2), nn.Conv(3, (3, 3), kernel_dilation=2)

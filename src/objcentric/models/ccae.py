@@ -52,6 +52,8 @@ class Config:
             positive=("num_capsules", "num_votes", "hidden", "features"),
         )
         check_mixture(self)
+        if self.decoder == "baseline" and not self.deformable:
+            raise UserError("model.decoder='baseline' has points that do not depend on the input: set model.deformable")
 
 
 class Seen(NamedTuple):
