@@ -39,7 +39,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
         config.model.rediscovery_factor.update(start=1.0, end=1.0)
     if variant.startswith("conv"):
         config.model.network = "conv"
-        config.train.update(num_steps=2_150, checkpoint_every=100)
+        config.train.update(num_steps=2_150, checkpoint_every=100, inner_steps=50)
         config.curriculum.steps = (1_600, 1_850)
         config.model.presence_prior.steps = config.model.presence_margin.steps = 1_100
         config.model.rediscovery_factor.update(begin=900, steps=650)
@@ -47,7 +47,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
     if variant.endswith("paper"):
         config.model.hidden = 256 if variant == "paper" else 128
         config.model.update(motion="position", discovery_prior="learned", one_discovery_table=True, centred=False)
-        config.model.update(reach=1.0, scale_std=1.0)
+        config.model.update(reach=1.0, scale_std=1.0, rediscovery_bias=config.model.discovery_bias)
         config.model.presence_margin.update(start=1e-4, steps=0)
         config.optimizer.update(name="rmsprop", learning_rate=1e-5, clip_norm=0.0)
         config.optimizer.update(decay="stairs", stairs_at=(400_000, 1_000_000), stairs_to=(1 / 3, 0.1))

@@ -232,7 +232,7 @@ def _comparison(comparison: Comparison, results: list[Result]) -> str:
     ours = [named[name] for name in comparison.ours if name in named]
     if not ours:
         return ""
-    rows = [["", *comparison.columns.values(), "steps", "seeds", "training"]]
+    rows = [["", *comparison.columns.values(), "steps", "seeds", "training, each seed"]]
     rows += [
         [f"*{name}, thesis*", *("n/a" if value is None else _number(value) for value in values), "", "", ""]
         for name, values in comparison.thesis.items()
@@ -243,7 +243,7 @@ def _comparison(comparison: Comparison, results: list[Result]) -> str:
             *(_cell(name, result | {"paper": {}}) for name in comparison.columns),
             f"{result['steps']:,}",
             _seeds(result["seeds"]),
-            _duration(result.get("train_seconds", result["wall_seconds"])),
+            _duration(result.get("train_seconds", result["wall_seconds"]) / len(result["seeds"])),
         ]
         for result in ours
     ]

@@ -130,17 +130,30 @@ def test_variants():
         assert any_time.model.rediscovery_factor.start == any_time.model.rediscovery_factor.end == 1.0
         assert fast.model.network == any_time.model.network == paper.model.network == "mlp"
         assert conv.model.network == conv_paper.model.network == "conv"
-        assert (paper.train.num_steps, conv_paper.train.num_steps) == (2_000_000, 2_000_000)
+        for config in (paper, conv_paper):  # appendix 5.D.1
+            assert (config.train.num_steps, config.train.batch_size) == (2_000_000, 32)
+            assert (config.objective.name, config.objective.num_particles) == ("vimco", 5)
+            assert (config.optimizer.name, config.optimizer.learning_rate) == ("rmsprop", 1e-5)
+            assert config.optimizer.stairs_at == (400_000, 1_000_000)
+            assert config.optimizer.stairs_to == pytest.approx((1 / 3, 1 / 10))
+            assert config.curriculum.first_frames == 3
+            assert config.curriculum.steps == tuple(range(100_000, 800_000, 100_000))
+            assert config.model.discovery_bias == config.model.rediscovery_bias
+            canvas = (*config.data.canvas, 1)
+            shapes = jax.eval_shape(model.make(sqair.model_config(config, canvas, 10)).model.init, jax.random.key(0))
+            millions = sum(leaf.size for leaf in jax.tree.leaves(shapes)) / 1e6
+            assert round(millions, 1) == {"mlp": 2.9, "conv": 2.6}[config.model.network]
         assert len({config.data.source for config in (fast, any_time, conv, paper, conv_paper)}) == 1
         for config in (fast, any_time, conv, paper, conv_paper):
             steps = config.curriculum.steps
             assert tuple(sorted(steps)) == steps and steps[-1] < config.train.num_steps
             assert config.model.object_size[0] == config.data.object_size[0]
+            assert not any(step % config.train.inner_steps for step in steps)  # or stages are compiled twice
         with pytest.raises(ValueError, match="write one of :fast, :any_time, :conv, :paper, :conv_paper"):
             configs.get_config("slow")
 
 
-@pytest.mark.parametrize("variant", ["any_time", "paper", "conv_paper"])
+@pytest.mark.parametrize("variant", ["any_time", "conv", "paper", "conv_paper"])
 def test_other_variants_have_gradients(variant):
     """The loss has a gradient, of the right shapes, for sequences of both stages."""
     config = sequences.configs.get_config(variant)
@@ -153,7 +166,8 @@ def test_other_variants_have_gradients(variant):
         loss = lambda params, stage=stage: experiment.loss(  # noqa: E731
             params, stage.batch(batch), jax.random.split(jax.random.key(0), 4), 0, ()
         )
-        jax.eval_shape(jax.grad(loss, has_aux=True), params)
+        grads, _ = jax.eval_shape(jax.grad(loss, has_aux=True), params)
+        assert jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, params)
 
 
 # ---------------------------------------------------------------------------------------------------------- evaluation

@@ -62,14 +62,16 @@ def test_it_learns_a_batch_by_heart():
     assert metrics["bound"][0] < black < last["bound"] < last["log_likelihood"]
 
 
-def test_other_networks():
-    """The loss of CONV-VRNN, and its gradient, have the shapes that they should."""
-    experiment = vrnn.build(make_config("conv_paper"), data=sequences.make_data())
+@pytest.mark.parametrize("variant", ["conv", "mlp_paper", "conv_paper"])
+def test_other_variants_have_gradients(variant):
+    """Of the parameters' shapes."""
+    experiment = vrnn.build(make_config(variant), data=sequences.make_data())
     params, aux = jax.eval_shape(experiment.init, jax.random.key(0))
-    assert "trunk" in params["generative"]
+    assert ("trunk" in params["generative"]) == variant.startswith("conv")
     batch, keys = {"image": experiment.data.train["image"][:4]}, jax.random.split(jax.random.key(0), 4)
     loss = lambda params: experiment.loss(params, batch, keys, 0, aux)  # noqa: E731
-    jax.eval_shape(jax.grad(loss, has_aux=True), params)
+    grads, _ = jax.eval_shape(jax.grad(loss, has_aux=True), params)
+    assert jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, params)
 
 
 @pytest.mark.parametrize(

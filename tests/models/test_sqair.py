@@ -416,18 +416,19 @@ def test_a_prefix_has_the_densities_of_its_frames():
         np.testing.assert_allclose(leaf, exact[:, :2], rtol=1e-4, atol=1e-4)
 
 
-def test_time_is_scanned():
-    """A longer sequence is the same program."""
+def test_time_and_slots_are_scanned():
+    """Longer sequences of more objects are the same program."""
 
-    def size(num_frames):
-        sequential, params, x = setup("annealed")
-        frames = jax.ShapeDtypeStruct((num_frames, *x.shape[1:]), jnp.float32)
-        closed = jax.make_jaxpr(lambda key, x: sequential.model.trace(params, key, x, HPARAMS))(
-            jax.random.key(0), frames
+    def size(num_frames, num_objects):
+        model = sqair.make(dataclasses.replace(BASE, num_objects=num_objects)).model
+        params = jax.eval_shape(model.init, jax.random.key(0))
+        frames = jax.ShapeDtypeStruct((num_frames, *BASE.canvas), jnp.float32)
+        closed = jax.make_jaxpr(lambda params, key, x: model.trace(params, key, x, HPARAMS))(
+            params, jax.random.key(0), frames
         )
         return equations(closed.jaxpr)
 
-    assert size(2) == size(9)
+    assert size(2, 3) == size(9, 3) == size(2, 6)
 
 
 def equations(jaxpr):

@@ -9,7 +9,7 @@ Where the chapter leaves something open, or its parts disagree:
 - q draws where and what of all objects of the frame before, also of those that then disappear; so that p(x, z) over
   q(z | x) is an importance weight, p has their densities, too (eq. 5.9 has those of objects that stay).
 - Free slots are taken again: the RNNs go through objects by slot, not in the order of discovery.
-- "Most recent object" (eq. 5.14) is the last one present, as algorithm 2 has it before its line 16.
+- "Most recent object" (eq. 5.14) is the last one present; line 16 of algorithm 2 takes the last one processed.
 
 From the release, or so that the parameters are as many as in table 5.D.1, unless the config says otherwise:
 
@@ -31,6 +31,8 @@ Ours, where the config says so:
 - ``motion="velocity"``: an object's last displacement is part of the state, and known to the networks that propose
   where it is and of which p of propagation is made; where of q is centred on the proposal. RNNs alone are slow to learn
   how objects move, and swap identities where they meet.
+- q begins with other chances of a new object in the first frame (``discovery_bias``) than later
+  (``rediscovery_bias``); algorithm 3 does not know which frame it is in.
 - The prior of the number of new objects may be annealed instead of learned (``discovery_prior``), and the centres of
   glimpses may leave the canvas (``reach``).
 """
