@@ -13,7 +13,9 @@ import sys
 from typing import NoReturn
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
+
+from objcentric.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment, a file in configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: made if missing, resumed if not finished.")
@@ -47,15 +49,23 @@ def fail(reason: object) -> NoReturn:
     sys.exit(2)
 
 
+def cpu_devices(config: ConfigDict) -> int:
+    """What a run asks for, or the runs of a study, which are all in this process: UserError if they disagree."""
+    runs = [config, config.get("run", {}), *config.get("runs", {}).values()]
+    asked = {run["train"]["cpu_devices"] for run in runs if "train" in run} or {0}
+    if len(asked) > 1:
+        raise UserError(f"runs ask for cpu_devices={sorted(asked)}: give all the same train.cpu_devices")
+    return asked.pop()
+
+
 def main(_) -> None:
     import jax
 
-    from objcentric.errors import UserError
     from objcentric.training import loop, machine, study
 
     logging.set_verbosity(logging.WARNING)  # libraries tell of every step they take
     try:
-        machine.divide_cpu(_CONFIG.value.get("train", {}).get("cpu_devices", 0))  # before any module computes
+        machine.divide_cpu(cpu_devices(_CONFIG.value))  # before any module computes
         experiment = importlib.import_module(f"experiments.{_CONFIG.value.experiment}")
         if hasattr(experiment, "build"):
             loop.run(_CONFIG.value, _WORKDIR.value, experiment.build, mode=_MODE.value)

@@ -55,8 +55,8 @@ def fast(config: ConfigDict) -> None:
     similarity always can make, and others are wide or absent.
     """
     config.data.allow_empty = False
-    config.model.update(pose="matrix", scale="scene", vote_presence=False, similarity=True)
-    config.model.deformable = config.model.decoder == "baseline"  # which has nothing but what depends on the input
+    if config.model.decoder != "baseline":  # whose features tell location, precision and presence of each point
+        config.model.update(pose="matrix", scale="scene", vote_presence=False, similarity=True, deformable=False)
     config.losses.update(prior_within=0.0, prior_between=0.0, too_few=0.0)
     config.losses.update(posterior_within=5.0, posterior_between=5.0)
     config.curriculum.update(keep=0.02, posterior=0.02, begin=2_000, steps=2_000)
@@ -77,7 +77,7 @@ def data() -> ConfigDict:
     c.scale = (1.0, 4.0)  # smallest and largest, in units of half a square's side; uniform in between
     c.rotation = 180.0  # uniform in +-rotation, degrees (release: 90)
     c.shift = 6.0  # uniform in +-shift along each axis, in the units of scale
-    c.normalise = "example"  # what is scaled into [-1, 1]^2 as one: points of an 'example' or of a 'batch' (release)
+    c.normalise = "example"  # what is scaled into [-1, 1]^2 as one: points of an 'example' or a 'batch' (release: 100 of them)
     c.allow_empty = True  # whether scenes may have no point; else they are drawn anew
     c.num_train = 10_000  # has no effect: training scenes are drawn anew in each step
     c.num_valid = 2_000

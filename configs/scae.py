@@ -73,11 +73,14 @@ def published(config: ConfigDict, name: str, preset: str) -> None:
     config.optimizer = ccae.rmsprop(batch_size=128)
     if preset == "thesis":
         config.model.update(mixture="normalised", template_nonlinearity="relu", colour_nonlinearity="relu")
-        config.model.mixing = "template"
+        config.model.update(mixing="template", dummy=0.0)
         config.losses.sparsity = "thesis"
     else:
-        config.model.update(num_parts=40, num_capsules=32, mask="release")
-        config.optimizer.update(learning_rate=3e-5)
+        config.model.mask = "release"
+        config.optimizer.learning_rate = 3e-5
+        config.evaluate.noise = True
+        if name not in _WEIGHTS:  # of MNIST alone is known what it has
+            config.model.update(num_parts=40, num_capsules=32)
     if name in _WEIGHTS:
         config.optimizer.update(learning_rate=1e-4, decay="exponential")
         config.optimizer.decay_steps = {"svhn": 1_000, "cifar10": 3_000}[name]
@@ -159,6 +162,7 @@ def evaluate() -> ConfigDict:
     c.batch_size = 100
     c.num_train = 0  # training examples that clusters and classifiers are fitted to, the first ones; 0 means all
     c.num_clusters = 0  # of k-means; 0: as many as there are classes
+    c.noise = False  # whether that of training stays on, as in the released code
     c.affine = False  # whether to evaluate also on test images transformed as in affNIST
     c.affnist = ""  # folder of affNIST's .mat files to evaluate on, too (40x40 pixels); '': none
     c.num_affnist = 10_000  # images of them; 0 means all 320,000

@@ -17,7 +17,7 @@ from objcentric import explainer, plots_capsules
 from objcentric.data import labelled, loader
 from objcentric.errors import UserError
 from objcentric.metrics import clustering
-from objcentric.models import capsules, scae, sparsity
+from objcentric.models import capsules, pcae, scae, sparsity
 from objcentric.training import parallel
 from objcentric.training.experiment import Experiment
 
@@ -77,12 +77,12 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
     @functools.partial(jax.jit, static_argnames=("affine", "whole"))
     def look(params: dict, image: Array, keys: Array, affine: bool, whole: bool) -> dict:
-        """Features of images, without noise; ``whole``: and densities, errors, and the presences of parts."""
+        """Features of images; ``whole``: and densities, errors, and the presences of parts."""
 
         def one(image: Array, key: Array) -> dict:
             x = see(image, key, affine=affine)
             y = target(x)
-            seen = model.infer(params, None, x, y)
+            seen = model.infer(params, jax.random.fold_in(key, 1) if config.evaluate.noise else None, x, y)
             features = {name: features_of(seen)[name] for name in FEATURES}
             if not whole:
                 return features
@@ -101,9 +101,10 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         )
 
     def evaluate(params: dict, split: dict, key: Array, *, final: bool) -> dict[str, Any]:
-        """Figures on a split, without noise.
+        """Figures on a split, which the same params always have: what is random follows config.data.seed.
 
-        Densities are in nats of an image, and of its parts. ``mse`` is of the reconstruction from parts.
+        They are without noise, unless config.evaluate.noise says so. Densities are in nats of an image, and of its
+        parts. ``mse`` is of the reconstruction from parts.
         Of both of `FEATURES`, if labels allow, the figures of `clustering.evaluate`, by names such as
         ``posterior_lin_match``: ``final``, with clusters and classifiers of training images (of the first
         ``evaluate.num_train``); else 'lin_match_refit', nmi and ari of the split alone. ``final`` adds figures of the
@@ -113,23 +114,25 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
         What tells of a collapse: `usage`.
         """
-        train_key, key = jax.random.split(key)
+        train_key, valid_key, key = jax.random.split(jax.random.key(config.data.seed), 3)
         whole = functools.partial(look, affine=config.data.affine, whole=True)
         seen = in_batches(whole, params, split["image"], key, config.evaluate.batch_size)
         figures = {name: float(np.mean(seen[name])) for name in ("log_likelihood", "part_log_likelihood", "mse")}
         figures |= usage(seen)
         label = split.get("label")
-        train_label, train = None, None
+        train_label, train, valid = None, None, None
         if final:
             rows = range(min(config.evaluate.num_train or np.inf, loader.size(data.train)))
             few = loader.take(data.train, rows)
             train_label = few.get("label")
             if label is not None:
                 train = features_on(params, few["image"], train_key, config.data.affine)
+                if "label" in data.valid:
+                    valid = features_on(params, data.valid["image"], valid_key, config.data.affine)
             if left_out := clustering.missing(train_label, label):
                 figures["left_out"] = [f"{name}_{figure}" for name in FEATURES for figure in left_out]
                 print(f"labels are missing: the figures leave out {', '.join(left_out)}", file=sys.stderr)
-        figures |= classes(config, train, train_label, seen, label)
+        figures |= classes(config, train, train_label, seen, label, valid, data.valid.get("label"))
         if final and train is not None:
             others = {}
             if config.evaluate.affine:
@@ -150,7 +153,10 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             x = see(image, key, affine=config.data.affine)
             seen = model.infer(params, None, x, target(x))
             shown = {"parts": jnp.exp(seen.parts.log_presence), "objects": features_of(seen)["prior"]}
-            return {"x": target(x), "pictures": model.render(params, seen), "template": seen.parts.template} | shown
+            template = seen.parts.template
+            if config.model.mixing == "alpha":
+                template *= pcae.opacity(params["generative"]["parts"])
+            return {"x": target(x), "pictures": model.render(params, seen), "template": template} | shown
 
         return jax.vmap(one)(image, keys)
 
@@ -191,14 +197,21 @@ def features_of(seen: scae.Seen) -> dict[str, Array]:
 
 
 def classes(
-    config: ConfigDict, train: dict | None, train_label: np.ndarray | None, seen: dict, label: np.ndarray | None
+    config: ConfigDict,
+    train: dict | None,
+    train_label: np.ndarray | None,
+    seen: dict,
+    label: np.ndarray | None,
+    valid: dict | None = None,
+    valid_label: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Figures of `clustering.evaluate` of both features; without those of training images, of these alone."""
     figures = {}
     for name in FEATURES if label is not None else ():
         features, labels = (seen, None) if train is None else (train, train_label)
+        more = None if valid is None else (valid[name], valid_label)
         of_one = clustering.evaluate(
-            features[name], labels, seen[name], label, seed=0, num_clusters=config.evaluate.num_clusters or None
+            features[name], labels, seen[name], label, more, seed=0, num_clusters=config.evaluate.num_clusters or None
         )
         figures |= {f"{name}_{figure}": value for figure, value in of_one.items()}
     return figures
@@ -245,12 +258,14 @@ def check(config: ConfigDict, data: loader.Data) -> None:
     for name in ("num_train", "num_clusters", "num_affnist"):
         if config.evaluate[name] < 0:
             raise UserError(f"evaluate.{name}={config.evaluate[name]}: use 0 or more")
-    labels = [split["label"] for split in (data.valid, data.test) if "label" in split]
-    many = max((len(np.unique(label)) for label in labels), default=0)
-    if 0 < config.evaluate.num_clusters < many:
-        raise UserError(
-            f"evaluate.num_clusters={config.evaluate.num_clusters} cannot match {many} classes: use {many} or more"
-        )
+    splits = [split for split in data if isinstance(split, dict)]  # a stream's labels are read in the end alone
+    labels = [split["label"] for split in splits if "label" in split]
+    many, wanted = len(np.unique(np.concatenate(labels))) if labels else 0, config.evaluate.num_clusters
+    if 0 < wanted < many:
+        raise UserError(f"evaluate.num_clusters={wanted} cannot match {many} classes: use {many} or more")
+    few = min((len(split["label"]) for split in (data.valid, data.test) if "label" in split), default=np.inf)
+    if few < max(wanted, many):
+        raise UserError(f"{few} images to evaluate on cannot make {max(wanted, many)} clusters: take more of them")
     if config.evaluate.affnist:
         if tuple(config.data.canvas) != (40, 40) or config.model.channels != 1:
             raise UserError("evaluate.affnist has images of 40x40x1: set data.canvas=(40, 40), or affnist=''")

@@ -24,7 +24,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {  # rows of the table: fields of configs
     "no_object_noise": {"model.noise": 0.0},
     "no_noise": {"model.noise": 0.0, "model.part_noise": 0.0},
     "no_part_noise": {"model.part_noise": 0.0},
-    "similarity": {"model.similarity": True, "model.part_similarity": True},
+    "similarity": {"model.similarity": True},
     "no_deformations": {"model.deformable": False},
     "linear_encoder": {"model.part_encoder": "linear"},
     "conv_encoder": {"model.part_encoder": "conv"},

@@ -13,10 +13,12 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 import launch
 from configs import base
+from objcentric.errors import UserError
 from objcentric.training import loop
 from objcentric.training.checkpoint import Checkpoints
 from tests.experiments import scenes
@@ -189,6 +191,16 @@ def test_a_batch_that_devices_do_not_divide(run):
 def test_a_cpu_of_less_than_no_devices(run):
     (line,) = run(config_of(train__cpu_devices=-1))
     assert line == "objcentric: train.cpu_devices=-1: use 0, to leave the CPU whole, or more"
+
+
+def test_studies_divide_the_cpu_as_their_runs_ask():
+    def study(**asked):
+        return ConfigDict({"runs": {name: {"train": {"cpu_devices": n}} for name, n in asked.items()}})
+
+    assert launch.cpu_devices(ConfigDict({"run": {"train": {"cpu_devices": 2}}})) == 2
+    assert launch.cpu_devices(study(a=3, b=3)) == 3 and launch.cpu_devices(ConfigDict()) == 0
+    with pytest.raises(UserError, match=r"runs ask for cpu_devices=\[1, 2\]: give all the same"):
+        launch.cpu_devices(study(a=1, b=2))
 
 
 def test_an_unknown_mode(run):

@@ -13,7 +13,7 @@ from objcentric.data import constellations
 from objcentric.errors import UserError
 from objcentric.models import ccae as ccae_model
 from objcentric.training import loop, restore
-from tests.experiments import labelled_images
+from tests.experiments import labelled_images, scenes
 
 
 @pytest.fixture(scope="module", params=["fast", "baseline"])
@@ -103,30 +103,38 @@ def test_scenes_of_training_are_new_in_each_step_and_those_of_evaluation_are_not
     assert figures[0] == figures[1]  # neither scenes nor presences are noisy
 
 
-def test_figures_of_an_oracle(monkeypatch):
-    """Of a model that knows the constellation of every point but calls it by another number."""
+def test_the_error_is_of_the_winners_in_the_scenes_of_the_split(monkeypatch):
     config = labelled_images.make_constellations()
     world = constellations.make_config(config.data)
-    real, calls = constellations.batch, {}
-
-    def batch(c, keys, *keep):
-        scenes = real(c, keys, *keep)
-        calls["constellation"] = scenes.constellation
-        return scenes
-
-    monkeypatch.setattr(constellations, "batch", batch)
     experiment = ccae.build(config)
     params = jax.jit(experiment.init)(jax.random.key(0))[0]
-    real_rightly = ccae.clustering.segmentation_accuracy
-    given = {}
+    given = []
 
-    def rightly(assigned, true, there, *size):
-        given["size"] = size
-        return real_rightly((true + 1) % 3, true, there, *size)
+    def accuracy(*arguments):
+        given.extend(arguments)
+        return 0.75
 
-    monkeypatch.setattr(ccae.clustering, "segmentation_accuracy", rightly)
+    monkeypatch.setattr(ccae.clustering, "segmentation_accuracy", accuracy)
     figures = experiment.evaluate(params, experiment.data.test, jax.random.key(0), final=True)
-    assert figures["error"] == 0 and given["size"] == (3, len(world.patterns))
+    winner, true, there, *sizes = given
+    assert figures["error"] == 0.25 and sizes == [3, len(world.patterns)]
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(config.data.seed), experiment.data.test["seed"])
+    scenes = constellations.batch(world, keys)
+    np.testing.assert_array_equal(true, scenes.constellation)
+    np.testing.assert_array_equal(there, scenes.presence > 0)
+    model = ccae_model.make(ccae_model.Config(**config.model))
+    seen = jax.vmap(model.infer, (None, None, 0, 0))(params, None, scenes.points, scenes.presence)
+    np.testing.assert_array_equal(winner, seen.winner)
+
+
+def test_it_learns_single_constellations():
+    """Where one is there alone, its points become far likelier than points anywhere."""
+    config = labelled_images.make_constellations(model__features=16, model__hidden=32, model__units=8)
+    experiment = ccae.build(config)
+    params, metrics = scenes.learn_by_heart(experiment, {"seed": np.arange(32, dtype=np.uint32)}, 300, 5e-3)
+    first, last = np.mean(metrics["log_likelihood"][:10]), np.mean(metrics["log_likelihood"][-10:])
+    assert first < last - 5 and np.isfinite(metrics["log_likelihood"]).all()
+    assert np.mean(metrics["posterior_within"][-10:]) < 0.3
 
 
 def test_what_failed():

@@ -14,7 +14,7 @@ from objcentric.data.loader import Data
 from objcentric.errors import UserError
 from objcentric.metrics import clustering
 from objcentric.training import loop
-from tests.experiments import labelled_images
+from tests.experiments import labelled_images, scenes
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +90,32 @@ def test_evaluation_has_no_noise():
     data = labelled_images.make_data()
     experiment = scae.build(labelled_images.make_config(data__shift=0), data=data)
     params = jax.jit(experiment.init)(jax.random.key(0))[0]
-    figures = [experiment.evaluate(params, data.test, jax.random.key(i), final=False) for i in (0, 1)]
-    assert figures[0] == figures[1]
-    shifted = scae.build(labelled_images.make_config(), data=data)  # the same noise, were there any, but other places
-    figures = [shifted.evaluate(params, data.test, jax.random.key(i), final=False) for i in (0, 1)]
-    assert figures[0]["log_likelihood"] != figures[1]["log_likelihood"]
+    figures = experiment.evaluate(params, data.test, jax.random.key(0), final=False)
+    assert figures == experiment.evaluate(params, data.test, jax.random.key(1), final=False)
+
+    def log_likelihood(**fields):
+        other = scae.build(labelled_images.make_config(**fields), data=data)
+        return other.evaluate(params, data.test, jax.random.key(0), final=False)["log_likelihood"]
+
+    assert log_likelihood(data__shift=0, data__seed=1) == figures["log_likelihood"]
+    assert log_likelihood(data__seed=1) != log_likelihood()  # other places
+    assert log_likelihood(data__shift=0, evaluate__noise=True) != figures["log_likelihood"]
+
+
+def test_it_learns_a_batch_by_heart():
+    """Bars become better than black, and the objects' posterior leaves an image to fewer of them."""
+    experiment = scae.build(labelled_images.make_config(data__shift=0), data=labelled_images.make_data())
+    batch = {"image": experiment.data.train["image"][:6]}
+    _, metrics = scenes.learn_by_heart(experiment, batch, 150, 3e-3)
+    first, last = (
+        {name: float(np.mean(each[i])) for name, each in metrics.items()} for i in (slice(5), slice(-5, None))
+    )
+    seen = np.zeros((6, 12, 12)) + 0.0
+    seen[:, 1:11, 1:11] = batch["image"][..., 0] / 255
+    black = -np.sum(seen**2 / 2 + np.log(2 * np.pi) / 2) / 6
+    assert first["log_likelihood"] < black < last["log_likelihood"]
+    assert last["part_log_likelihood"] > first["part_log_likelihood"] + 5
+    assert last["posterior_within"] < first["posterior_within"]
 
 
 def test_affnist(tmp_path):
@@ -130,6 +151,27 @@ def test_usage_tells_of_collapse():
     assert all(np.isfinite(value) for value in nothing.values())
 
 
+def test_presets_have_what_thesis_and_release_tell():
+    """Facts of table 6.A.2 and of the released recipe."""
+    for name in ("mnist", "mnist40"):
+        thesis, release = (configs.get_config(f"{name}_{preset}") for preset in configs.PRESETS)
+        assert (thesis.model.num_parts, thesis.model.num_capsules) == (24, 24)
+        assert (release.model.num_parts, release.model.num_capsules) == (40, 32)
+        assert (thesis.optimizer.learning_rate, release.optimizer.learning_rate) == (1e-5, 3e-5)
+        weights = ("prior_within", "prior_between", "posterior_within", "posterior_between")
+        assert [thesis.losses[w] for w in weights] == [1, 1, 10, 10]
+        assert [release.losses[w] for w in weights] == [2, 0.35, 0.7, 0.2]
+        assert (thesis.model.dummy, release.model.dummy) == (0, 0.01)
+        assert (thesis.evaluate.noise, release.evaluate.noise) == (False, True)
+        for config in (thesis, release):
+            assert config.optimizer.eps == pytest.approx(1e-2 / 128**2) and config.optimizer.decay == "constant"
+            assert (config.train.batch_size, config.train.num_steps) == (128, 300_000)
+    for name, sizes in {"svhn": (24, 32), "cifar10": (32, 64)}.items():
+        for preset in configs.PRESETS:
+            config = configs.get_config(f"{name}_{preset}")
+            assert (config.model.num_parts, config.model.num_capsules) == sizes
+
+
 SIZES = {"embedded": (16, 1), "mnist": (28, 1), "mnist40": (28, 1), "svhn": (32, 3), "cifar10": (32, 3), "own": (9, 3)}
 
 
@@ -163,6 +205,7 @@ def test_variants(variant):
     [
         ({"model__channels": 3}, r"images have shape \(10, 10, 1\): set model.channels=1"),
         ({"evaluate__num_clusters": 1}, "evaluate.num_clusters=1 cannot match 2 classes: use 2 or more"),
+        ({"evaluate__num_clusters": 7}, "6 images to evaluate on cannot make 7 clusters: take more of them"),
         ({"losses__sparsity": "none"}, "losses.sparsity='none' is unknown"),
         ({"losses__image": -1.0}, "losses.image=-1.0: use 0 or more"),
         ({"evaluate__batch_size": 0}, "evaluate.batch_size=0 must be at least 1"),

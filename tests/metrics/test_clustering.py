@@ -153,6 +153,16 @@ def test_protocols_differ_in_what_is_fitted_matched_and_scored():
     assert figures["lin_match"] == figures["lin_match_refit"] == 1 and figures["lin_match_full"] == 15 / 20
 
 
+def test_more_examples_count_in_the_full_protocol_alone():
+    train, test, (more, labels) = make_blobs(0, classes=2), make_blobs(1, classes=2), make_blobs(2, classes=2)
+    figures = clustering.evaluate(*train, *test, (more, 1 - labels), seed=0)
+    total = len(train[1]) + len(test[1]) + len(labels)
+    assert figures.pop("lin_match_full") == pytest.approx(1 - len(labels) / total)
+    assert figures == {n: v for n, v in clustering.evaluate(*train, *test, seed=0).items() if n != "lin_match_full"}
+    with pytest.raises(UserError, match=r"labels \(more\) have shape"):
+        clustering.evaluate(*train, *test, (more, labels[1:]), seed=0)
+
+
 def test_more_clusters_than_classes():
     (train, labels), (test, labels_test) = make_blobs(0), make_blobs(1)
     figures = clustering.evaluate(train, labels // 2, test, labels_test // 2, seed=0, num_clusters=4)

@@ -135,6 +135,33 @@ def test_colours_are_of_the_special_features():
     assert parts.features.shape == (3, 0)
 
 
+@pytest.mark.parametrize("nonlinearity", ["sigmoid", "relu", "none"])
+def test_all_templates_learn_from_the_first_image(nonlinearity):
+    """None is dark from the start for good."""
+    config = dataclasses.replace(COLOUR, num_parts=8, colour_nonlinearity=nonlinearity)
+    model, params = made(config)
+
+    def log_likelihood(params):
+        parts = model.encode(params, None, image(config))
+        return model.log_likelihood(model.render(params, parts.pose, parts.log_presence, parts.template), image(config))
+
+    slope = jax.jit(jax.grad(log_likelihood))(params)["generative"]["templates"]
+    assert float(jnp.abs(slope).max((1, 2, 3)).min()) > 1e-6
+
+
+def test_opacity_is_the_weight_of_a_part_alone():
+    """A part that is there, on a canvas of its template's size."""
+    config = dataclasses.replace(SMALL, canvas=(12, 12), template_size=(12, 12))
+    model, params = made(config)
+    alpha = jax.random.normal(jax.random.key(1), (3, 12, 12, 1))
+    generative = params["generative"] | {"alpha": alpha, "background_logit": jnp.float32(0.4)}
+    there = jnp.asarray([0.0, -jnp.inf, -jnp.inf])
+    still = jnp.broadcast_to(jnp.eye(2, 3), (3, 2, 3))
+    pixels = model.render(params | {"generative": generative}, still, there, jnp.ones((3, 12, 12, 1)))
+    weight = jax.nn.softmax(pixels.logit, 0)[0]
+    np.testing.assert_allclose(pcae.opacity(generative)[0, ..., 0], weight, atol=1e-5)
+
+
 def test_poses_may_be_similarities():
     config = dataclasses.replace(SMALL, part_similarity=True)
     model, params = made(config)

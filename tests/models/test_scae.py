@@ -123,8 +123,8 @@ def test_pictures():
     np.testing.assert_allclose(pictures.parts, pcae.mode(pixels), atol=1e-5)
     one = render(of_parts, seen.capsules.votes[2], seen.capsules.log_vote_presence[2], seen.parts.template)
     np.testing.assert_allclose(pictures.each_object[2], pcae.mode(one), atol=1e-5)
-    presence = np.exp(seen.parts.log_presence)[:, None, None, None]
-    np.testing.assert_allclose(pictures.each_part, pixels.value[:3] * presence, atol=1e-5)
+    weights = np.exp(pixels.logit) / np.exp(pixels.logit).sum(0)
+    np.testing.assert_allclose(pictures.each_part, (pixels.value * weights[..., None])[:3], atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["log_likelihood", "part_log_likelihood"])

@@ -127,7 +127,9 @@ def make(config: Config) -> PCAE:
     encoder = PartEncoder(
         num, 7 + special, config.part_encoder, tuple(config.encoder_features), tuple(config.encoder_strides)
     )
-    colours = nn.Sequential([nn.Dense(32), nn.relu, nn.Dense(channels)])
+    # Without the sigmoid colours begin as 1: a template whose colours are rectified to 0 would never get a gradient.
+    bright = nn.initializers.constant(0.0 if config.colour_nonlinearity == "sigmoid" else 1.0)
+    colours = nn.Sequential([nn.Dense(32), nn.relu, nn.Dense(channels, bias_init=bright)])
 
     def init(key: Array) -> dict:
         keys = jax.random.split(key, 3)
@@ -185,6 +187,11 @@ def initial_templates(key: Array, shape: tuple[int, ...]) -> Array:
     rows = jax.random.orthogonal(key, size)[:num, : rest[0] * rest[1] * rest[2]]
     low, high = jnp.min(rows, 1, keepdims=True), jnp.max(rows, 1, keepdims=True)
     return ((rows - low) / (high - low + 1e-8)).reshape(shape)
+
+
+def opacity(generative: dict) -> Array:
+    """Weights ``[M, h, w, 1]``, in [0, 1], of the templates' pixels against the background, with mixing='alpha'."""
+    return nn.sigmoid(generative["alpha"] - generative["background_logit"])
 
 
 def mean(pixels: Pixels) -> Array:

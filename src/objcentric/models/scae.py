@@ -37,7 +37,7 @@ class Pictures(NamedTuple):
 
     parts: Array  # [H, W, C] from poses and presences of parts
     objects: Array  # [H, W, C] from the votes that explain them best
-    each_part: Array  # [M, H, W, C] placed templates, with presences as brightness
+    each_part: Array  # [M, H, W, C] placed templates, times their weights in the pixels' mixtures
     each_object: Array  # [K, H, W, C] from all votes of one capsule, as if it were there
     mean: Array  # [H, W, C] the mean of the pixels' mixtures, from parts
 
@@ -91,11 +91,10 @@ def make(part_config: pcae.Config, object_config: ocae.Config) -> SCAE:
             jnp.take_along_axis(log_vote, best[None], 0)[0],
         )
         each = jax.vmap(lambda votes, log_presence: pcae.mode(picture(votes, log_presence)))
-        presence = jnp.exp(seen.parts.log_presence)[:, None, None, None]
         return Pictures(
             parts=pcae.mode(pixels),
             objects=pcae.mode(of_objects),
-            each_part=pixels.value[:-1] * presence,
+            each_part=(pixels.value * jax.nn.softmax(pixels.logit, 0)[..., None])[:-1],
             each_object=each(seen.capsules.votes, seen.capsules.log_vote_presence),
             mean=pcae.mean(pixels),
         )
