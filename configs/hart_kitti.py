@@ -23,6 +23,7 @@ def get_config(variant: str = "hart") -> ConfigDict:
         raise ValueError(f"the variant {variant!r} is unknown: write one of :{', :'.join(VARIANTS)}")
     config = mohart.get_config("hart")
     config.data.update(format="kitti", num_objects=1, frame_size=(188, 621), train_share=0.7, valid_share=0.1)
+    config.data.test_frames = 60
     config.model.update(v1="alexnet", glimpse_size=(56, 56), appearance=True, features=100, hidden=100)
     config.task.update(presence_loss=False, blackout=0.0)
     config.optimizer.update(name="rmsprop", learning_rate=3.33e-6, decay="constant")

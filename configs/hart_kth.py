@@ -5,7 +5,7 @@ FOLDER holds the avi files, KTH's sequences.txt, and a file of boxes: see objcen
 python launch.py --config=configs/hart_kth.py --config.data.path=FOLDER --workdir=runs/hart_kth
 python launch.py --config=configs/hart_kth.py:ratm --config.data.path=FOLDER --workdir=runs/ratm_kth
 
-The thesis leaves out one person at a time: name that one's videos in --config.data.test_videos
+The thesis leaves out one person at a time: --config.data.test_videos="('person01_*',)"
 """
 
 from ml_collections import ConfigDict

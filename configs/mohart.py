@@ -32,18 +32,21 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config.guidance.steps = ()
     config.model.update(glimpse_size=(32, 32), cnn_features=(32, 32, 64), cnn_kernel=5, features=128, hidden=128)
     config.model.update(relate_memory=True, zoneout=0.05, dropout=0.25, margin=0.02)
-    config.curriculum.update(first_frames=5, steps=(1_000, 2_000))
+    config.curriculum.update(first_frames=5, steps=(1_000, 2_000), identity_bias=0.0)
     config.optimizer.update(learning_rate=5e-4, clip_norm=1.0)
     config.train.update(num_steps=4_000, batch_size=8, eval_every=500, checkpoint_every=500)
     config.evaluate.update(batch_size=8, num_pictures=4)
+    del config.evaluate.num_frames  # data.test_frames
     if variant == "hart":
         config.model.relation = "none"
     if variant in ("paper", "drone"):
         config.model.relation_layers = False
         config.optimizer.update(name="rmsprop", learning_rate=5e-6, decay="constant")
         config.train.update(num_steps=100_000, batch_size=10, eval_every=5_000, checkpoint_every=5_000)
-    if variant == "drone":
-        config.data.update(format="drone", num_objects=10, frame_step=2)
+    if variant == "paper":
+        config.data.max_rate = 25.0  # of videos of 30 frames per second every second one
+    if variant == "drone":  # upright frames of up to 2000 pixels, in which people are small
+        config.data.update(format="drone", num_objects=10, frame_step=2, frame_size=(480, 352), min_size=2.0)
         config.train.update(num_steps=50_000, batch_size=32)
     return config
 
@@ -53,13 +56,17 @@ def data() -> ConfigDict:
     c.name = "tracks"
     c.format = "mot"  # 'mot', 'kitti', 'kth', 'detrac' or 'drone': how the files at data.path are laid out
     c.path = ""  # folder of the data set
-    c.videos = ()  # names of the videos used; () means all. Those that test are used in any case
-    c.test_videos = ()  # names of whole videos that test; others then train and validate, in proportion to their shares
+    c.videos = ()  # names of the videos used, or patterns ('person01_*'); () means all. Those that test are used, too
+    c.test_videos = ()  # the same of whole videos that test; others then train and validate, in proportion to their
+    # shares
     c.kinds = ()  # kinds of objects used, as the files name them; () means all
     c.frame_size = (192, 256)  # height and width that frames are resized to, pixels; the aspect may change
     c.grey = False  # whether frames have one channel
     c.num_frames = 30  # T, frames of a sequence
+    c.test_frames = 0  # of those that test; 0: as many
     c.frame_step = 1  # frames of the video from one of a sequence to the next
+    c.max_rate = 0.0  # frames per second; of a video with more, only every second one is used, or third, ...; 0: all
+    # are. MOTChallenge tells the rate, elsewhere this does nothing
     c.num_objects = 5  # M, most objects of a sequence; 1: single objects, as HART's
     c.overlap = 0.5  # share of a sequence that the next one repeats, in [0, 1)
     c.train_share = 0.6  # of each video's frames, the first

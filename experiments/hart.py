@@ -26,6 +26,7 @@ from objcentric.training.experiment import Experiment
 
 MODES = ("tracking", "blackout", "prediction")  # all frames shown; a run of black ones; black after the first two
 GIVEN = 2  # frames that are shown before predictions
+UNSEEN = 0.35  # brightness of black frames in pictures
 FORESEEN = 3  # black frames after them that count (thesis, figure 4.7)
 
 
@@ -51,7 +52,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
         def one(row: dict, key: Array) -> tuple[dict, Array]:
             key, when, dark_key, guide_key = jax.random.split(key, 4)
-            clip = read(row)
+            clip = read(row, config.curriculum.identity_bias * guidance.share(config.curriculum.identity_steps, step))
             dark = jax.random.bernoulli(when, task.blackout) & black(dark_key, len(clip.x), task.black_frames)
             told = clip.there[: len(clip.x)]
             first = clip.boxes[0], clip.there[0]
@@ -80,8 +81,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
         return jax.vmap(frame)(clip.x[1:], seen.boxes[1:], somewhere(clip, canvas)[1 : len(clip.x)])
 
-    @functools.partial(jax.jit, static_argnames="mode")
-    def boxes_of(params: dict, rows: dict, keys: Array, mode: str) -> dict:
+    @jax.jit
+    def boxes_of(params: dict, rows: dict, keys: Array, mode: int) -> dict:
         looked = look(params, rows, keys, mode)
         seen = looked["seen"]
         return {name: looked[name] for name in ("true", "there", "dark")} | {
@@ -95,21 +96,25 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         Names of what is measured with black frames begin with their mode, see `figures_of`.
         """
         figures = {}
-        for mode in modes(config):
-            seen = in_batches(functools.partial(boxes_of, mode=mode), params, split, key, config.evaluate.batch_size)
+        for i, mode in enumerate(modes(config)):
+            seen = in_batches(functools.partial(boxes_of, mode=i), params, split, key, config.evaluate.batch_size)
             prefix = "" if mode == "tracking" else f"{mode}_"
-            figures |= {f"{prefix}{n}": each for n, each in figures_of(mode, seen, ahead, num_frames, final).items()}
+            measured = num_frames if config.data.name == "circles" else seen["dark"].shape[1]
+            figures |= {f"{prefix}{n}": each for n, each in figures_of(mode, seen, ahead, measured, final).items()}
         return figures
 
     def figures(params: dict, split: Any, key: Array, evaluated: dict) -> dict[str, Any]:
         """Sequences with boxes, attention and glimpses, as strips and animations; IoU over time; the curves of OTB."""
         few = loader.take(split, range(min(config.evaluate.num_pictures, loader.size(split))))
         drawn = {}
-        for mode in modes(config):
-            seen = jax.device_get(look(params, few, jax.random.split(key, len(jax.tree.leaves(few)[0])), mode))
+        for number, mode in enumerate(modes(config)):
+            seen = jax.device_get(look(params, few, jax.random.split(key, len(jax.tree.leaves(few)[0])), number))
             for i in range(len(seen["x"])):
-                shown = drawing(jax.tree.map(lambda leaf, i=i: leaf[i], seen), ahead)
-                drawn[f"{mode}_{i + 1}"] = plots_tracking.tracks(**shown)
+                clip = jax.tree.map(lambda leaf, i=i: leaf[i], seen)
+                shown, weights = drawing(clip, ahead), clip["seen"].weights
+                drawn[f"{mode}_{i + 1}"] = plots_tracking.tracks(
+                    **shown, weights=weights if weights.size else None, notes=notes(clip, ahead)
+                )
                 drawn[f"{mode}_{i + 1}_film"] = plots_tracking.animation(**shown)
         return drawn | curves(evaluated)
 
@@ -120,25 +125,24 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
 
 def looker(config: ConfigDict) -> Callable:
-    """``(params, rows, keys, mode) -> dict``: what trackers, given the first boxes, see of sequences, see `modes`."""
-    tracker, _ = trackers.make(config, config.data.num_objects)
-    length = frames_evaluated(config)
-    read = reader(config.data, length, config.task.ahead)
+    """``(params, rows, keys, mode) -> dict``: what trackers, given the first boxes, see of sequences.
 
-    def one(params: dict, row: dict, key: Array, mode: str) -> dict:
+    ``mode`` is a place in `MODES`: one program has them all.
+    """
+    tracker, _ = trackers.make(config, config.data.num_objects)
+    read = reader(config.data, frames_tested(config), config.task.ahead)
+
+    def one(params: dict, row: dict, key: Array, mode: int) -> dict:
         clip = read(row)
+        length = len(clip.x)
         frames = jnp.arange(length)
-        dark = {
-            "tracking": frames < 0,
-            "blackout": black(key, length, config.task.black_frames),
-            "prediction": frames >= GIVEN,
-        }[mode]
+        dark = jnp.stack([frames < 0, black(key, length, config.task.black_frames), frames >= GIVEN])[mode]
         shown = hide(clip, dark)
         seen = hart.follow(tracker, params["tracker"], None, shown.x, clip.boxes[0], clip.there[0])
-        return {"x": shown.x, "true": clip.boxes, "there": clip.there, "dark": dark, "seen": seen}
+        return {"x": clip.x, "true": clip.boxes, "there": clip.there, "dark": dark, "seen": seen}
 
-    @functools.partial(jax.jit, static_argnames="mode")
-    def look(params: dict, rows: dict, keys: Array, mode: str) -> dict:
+    @jax.jit
+    def look(params: dict, rows: dict, keys: Array, mode: int) -> dict:
         return jax.vmap(lambda row, key: one(params, row, key, mode))(rows, keys)
 
     return look
@@ -149,24 +153,28 @@ def modes(config: ConfigDict) -> tuple[str, ...]:
     return MODES if config.task.ahead == 0 else MODES[:1]
 
 
-def frames_evaluated(config: ConfigDict) -> int:
-    """Length of the sequences that are evaluated on: toy worlds may go on for longer than in training."""
-    return config.evaluate.num_frames if config.data.name == "circles" else config.data.num_frames
+def frames_tested(config: ConfigDict) -> int:
+    """Length of the sequences that are tested on: they may go on for longer than in training."""
+    if config.data.name == "circles":
+        return config.evaluate.num_frames
+    return config.data.test_frames or config.data.num_frames
 
 
 def reader(c: ConfigDict, num_frames: int, ahead: int) -> Callable:
-    """``row -> Clip`` of config.data; toy worlds have ``num_frames``, or those of the curriculum, see `cut`."""
+    """``(row, bias=0) -> Clip`` of config.data; toy worlds have ``num_frames``, or those of the curriculum, see `cut`,
+    and the ``bias`` of `circles.simulate`.
+    """
     if c.name != "circles":
-        return lambda row: Clip(
+        return lambda row, bias=0.0: Clip(
             row["image"].astype(jnp.float32) / 255, row["boxes"], row["presence"].astype(jnp.float32)
         )
 
     whole = circles.make_config(c, num_frames + ahead)
 
-    def simulate(row: dict) -> Clip:
+    def simulate(row: dict, bias: Array | float = 0.0) -> Clip:
         frames = len(row["frames"]) if "frames" in row else num_frames
         world = dataclasses.replace(whole, num_frames=frames + ahead)
-        drawn = circles.simulate(world, jax.random.fold_in(jax.random.key(c.seed), row["seed"]))
+        drawn = circles.simulate(world, jax.random.fold_in(jax.random.key(c.seed), row["seed"]), bias)
         render = jax.vmap(lambda position, identity: circles.render(world, position, identity))
         x = render(drawn.position[:frames], drawn.identity[:frames])
         return Clip(x, circles.boxes(world, drawn.position), jnp.ones(drawn.identity.shape))
@@ -241,9 +249,9 @@ def figures_of(mode: str, seen: dict, ahead: int, num_frames: int, final: bool) 
       num_frames: T or less, of the first frames on which all figures but those of each frame are.
 
     Returns:
-      ``mean_iou`` and, of each frame, ``iou_t``; those of the baselines, ``static_`` and ``momentum_`` (which is given
-      two boxes); ``presence_accuracy``. In a prediction they are of its first `FORESEEN` black frames, in a blackout
-      ``unseen_iou`` is of the black ones.
+      ``mean_iou``, of all frames but the first, which is given, and of each frame ``iou_t``; those of the baselines,
+      ``static_`` and ``momentum_`` (which is given two boxes); ``presence_accuracy``. In a prediction they are of its
+      first `FORESEEN` black frames, in a blackout ``unseen_iou`` is of the black ones.
     """
     true, there = seen["true"][:, ahead:], seen["there"][:, ahead:]
     first = GIVEN if mode == "prediction" else 1
@@ -270,8 +278,8 @@ def figures_of(mode: str, seen: dict, ahead: int, num_frames: int, final: bool) 
         figures["precision_20"] = figures["precision"][20]
         if not ahead and tracking.available("MOTA, IDF1, HOTA and identity switches"):
             identity = np.broadcast_to(np.arange(there.shape[-1]), there.shape)
-            found = seen["found"] & given
-            figures |= tracking.evaluate(boxes, found, identity, true, there, families=tracking.FAMILIES)
+            arrays = (boxes, seen["found"] & given, identity, true, there)
+            figures |= tracking.evaluate(*(each[:, 1:] for each in arrays), families=tracking.FAMILIES)
     return figures
 
 
@@ -287,12 +295,17 @@ def baselines(true: np.ndarray, there: np.ndarray, ahead: int, given: int) -> di
     return {"static": (now, 1), "momentum": (now + ahead * (now - before), 1)}
 
 
+def dimmed(clip: dict) -> np.ndarray:
+    """The frames ``[T, H, W, C]``, of which those that trackers did not see are dark, but to be made out."""
+    return np.where(clip["dark"][:, None, None, None], UNSEEN, 1.0) * clip["x"]
+
+
 def drawing(clip: dict, ahead: int) -> dict:
-    """Arguments of the pictures in plots_tracking, of one sequence as `build`'s look returns it."""
+    """Arguments of the pictures in plots_tracking, of one sequence as `looker` returns it."""
     seen = clip["seen"]
     glimpse, mask = np.asarray(seen.glimpse), np.asarray(seen.mask)
     return {
-        "image": clip["x"],
+        "image": dimmed(clip),
         "true": clip["true"][ahead:],
         "pred": seen.boxes,
         "presence": clip["there"][ahead:],
@@ -300,6 +313,15 @@ def drawing(clip: dict, ahead: int) -> dict:
         "glimpses": (glimpse - glimpse.min()) / max(np.ptp(glimpse), 1e-6),
         "masks": 1 / (1 + np.exp(-mask)) if mask.size else None,
     }
+
+
+def notes(clip: dict, ahead: int) -> list[str]:
+    """Mean IoU of each frame, in words, of one sequence as `looker` returns it."""
+    arrays = clip["seen"].boxes, clip["true"][ahead:], clip["there"][ahead:]
+    overlaps = following.iou_per_step(*(each[None] for each in arrays))[0]
+    return [
+        "given" if t == 0 else "" if np.isnan(overlap) else f"IoU {overlap:.2f}" for t, overlap in enumerate(overlaps)
+    ]
 
 
 def curves(evaluated: dict) -> dict[str, Any]:
@@ -310,7 +332,8 @@ def curves(evaluated: dict) -> dict[str, Any]:
         names = {"tracker": f"{prefix}iou_t", **{name: f"{prefix}{name}_iou_t" for name in ("static", "momentum")}}
         if names["tracker"] in evaluated:
             lines = {label: evaluated[name] for label, name in names.items()}
-            drawn[f"{mode}_iou"] = plots_tracking.iou_over_time(lines, given=given)
+            unseen = np.arange(len(evaluated[names["tracker"]])) >= GIVEN if mode == "prediction" else None
+            drawn[f"{mode}_iou"] = plots_tracking.iou_over_time(lines, given=given, unseen=unseen)
     return drawn | {
         "success": plots_tracking.success_and_precision({"tracker": (evaluated["success"], evaluated["precision"])})
     }
@@ -337,13 +360,19 @@ def check(config: ConfigDict) -> None:
     if not 1 <= task.black_frames <= num_frames - GIVEN:
         raise UserError(f"task.black_frames={task.black_frames}: use 1 to {num_frames - GIVEN}")
     guidance.check(config)
+    bias, steps = config.curriculum.identity_bias, tuple(config.curriculum.identity_steps)
+    if not 0 <= bias <= 1 or len(steps) != 2 or not 0 <= steps[0] < steps[1]:
+        raise UserError(
+            f"curriculum.identity_bias={bias}, identity_steps={steps}: use a share in [0, 1] and two ascending steps"
+        )
+    if bias and (config.data.name != "circles" or config.data.identities == 1):
+        raise UserError(f"curriculum.identity_bias={bias} is for toy worlds of data.identities=2: use 0")
     curriculum.check(config.curriculum, num_frames, config.train.num_steps)
     if config.curriculum.first_frames <= GIVEN:
         raise UserError(f"curriculum.first_frames={config.curriculum.first_frames}: use {GIVEN + 1} or more")
-    if frames_evaluated(config) < num_frames:
-        raise UserError(
-            f"evaluate.num_frames={config.evaluate.num_frames}: use {num_frames} or more, as data.num_frames"
-        )
+    if frames_tested(config) < num_frames:
+        field = "evaluate.num_frames" if config.data.name == "circles" else "data.test_frames"
+        raise UserError(f"{field}={frames_tested(config)}: use {num_frames} or more, as data.num_frames")
     for name in ("batch_size", "num_pictures"):
         if config.evaluate[name] < 1:
             raise UserError(f"evaluate.{name}={config.evaluate[name]} must be at least 1")

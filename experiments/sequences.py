@@ -59,7 +59,7 @@ def foresee(sequential: Sequential, hparams: dict, given: int, drawn: Callable, 
             keys = jax.random.split(key, len(x))
             state, seen = jax.lax.scan(see, sequential.start(params), (keys[:given], x[:given]))
 
-            def go_on(temperature: float) -> dict:
+            def go_on(temperature: Array) -> dict:
                 def imagine(state: Any, key: Array) -> tuple[Any, dict]:
                     at = hparams | {"temperature": temperature}
                     state, _, mean = sequential.imagine(params, key, state, at)
@@ -68,7 +68,8 @@ def foresee(sequential: Sequential, hparams: dict, given: int, drawn: Callable, 
                 imagined = jax.lax.scan(imagine, state, keys[given:])[1]
                 return jax.tree.map(lambda *frames: jnp.concatenate(frames), seen, imagined)
 
-            return {"sampled": go_on(1.0), "likely": go_on(0.0)}
+            both = jax.vmap(go_on)(jnp.asarray([1.0, 0.0]))
+            return {name: jax.tree.map(lambda leaf, i=i: leaf[i], both) for i, name in enumerate(("sampled", "likely"))}
 
         x, keys = read(image, keys)
         return jax.vmap(one)(keys, x)

@@ -1,5 +1,6 @@
 """SQAIR on sequences: discovers, tracks and imagines moving objects without labels (thesis, chapter 5)."""
 
+import functools
 from typing import Any
 
 import jax
@@ -60,19 +61,19 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
     annealed = {name: jnp.float32(config.model[name].end) for name in SCHEDULED}
 
-    def trace(params: dict, image: Array, keys: Array, temperature: float = 1.0) -> Any:
+    def trace(params: dict, image: Array, keys: Array, temperature: Array | float = 1.0) -> Any:
         x, keys = read(image, keys)
         return jax.vmap(model.trace, (None, 0, 0, None))(params, keys, x, annealed | {"temperature": temperature})
 
-    def seen_in(traces: Any) -> dict:
+    @jax.jit
+    def look(params: dict, image: Array, keys: Array, temperature: Array | float) -> dict:
+        traces = trace(params, image, keys, temperature)
         return sequences.densities(traces) | {
             "found": traces.outputs["objects"].presence,
             "discovered": jnp.sum(traces.z.discovered.presence, -1),
             "identity": traces.outputs["identity"],
             "extents": traces.outputs["extents"],
         }
-
-    look, look_mode = (jax.jit(lambda *args, t=t: seen_in(trace(*args, temperature=t))) for t in (1.0, 0.0))
 
     @jax.jit
     def reconstruct(params: dict, image: Array, keys: Array) -> dict:
@@ -113,7 +114,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         """
         look_key, *keys = jax.random.split(key, 5)
         size = config.evaluate.batch_size
-        seen = in_batches(look, params, split["image"], look_key, size)
+        draw, mode = (functools.partial(look, temperature=t) for t in (1.0, 0.0))
+        seen = in_batches(draw, params, split["image"], look_key, size)
         figures = {name: float(np.mean(seen[name])) for name in ("elbo", "log_likelihood", "kl")}
         figures["discovered_t"] = np.mean(seen["discovered"], 0).tolist()
         if counted:
@@ -121,7 +123,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         tracked = final and "boxes" in split and tracking.available("MOTA, IDF1 and identity switches")
         figures |= judged(seen, split, tracked)
         if final and (counted or "boxes" in split):
-            seen = in_batches(look_mode, params, split["image"], look_key, size)
+            seen = in_batches(mode, params, split["image"], look_key, size)
             figures |= {f"{name}_mode": value for name, value in judged(seen, split, tracked).items()}
         if final:
             of_model, of_data = (bound, foresee, predict, encode, params), (data.train, split)

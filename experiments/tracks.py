@@ -2,9 +2,9 @@
 
 python -m experiments.tracks --run=HART=runs/hart --run=MOHART=runs/mohart --output=runs/tracks
 
-A picture for each sequence and way of showing it: all frames, some black ones, or black ones after the first two. In
-toy worlds, whose next frames are predicted, true places are discs. Numbers at the others of the chosen object, on
-yellow, are the weights with which MOHART listens to them.
+A picture for each sequence and way of showing it: all frames, some black ones, or black ones after the first two; what
+is black for trackers is dark here. In toy worlds, whose next frames are predicted, true places are discs. Numbers at
+the others of the chosen object, on yellow, are the weights with which MOHART listens to them.
 """
 
 import argparse
@@ -78,17 +78,22 @@ def draw(runs: dict[str, Run], mode: str, number: int, of: int) -> list:
     """A figure of each of the first ``number`` test sequences, shown in a ``mode`` of `hart.modes`."""
     first = next(iter(runs.values()))
     rows, keys = loader.take(first.experiment.data.test, range(number)), jax.random.split(jax.random.key(0), number)
-    looked = {name: jax.device_get(hart.looker(run.config)(run.params, rows, keys, mode)) for name, run in runs.items()}
+    number_of = hart.MODES.index(mode)
+    looked = {
+        name: jax.device_get(hart.looker(run.config)(run.params, rows, keys, number_of)) for name, run in runs.items()
+    }
     ahead, figures = first.config.task.ahead, []
     for i in range(number):
         trackers = []
         for name, clips in looked.items():
-            seen = clips["seen"]
-            weights = seen.weights[i] if np.size(seen.weights) else None
-            trackers.append(plots_tracking.Tracker(name, seen.boxes[i], seen.attention[i], weights))
-        clip = {field: clips[field][i] for field in ("x", "true", "there")}
+            clip = jax.tree.map(lambda leaf: leaf[i], clips)  # noqa: B023
+            seen = clip["seen"]
+            weights = seen.weights if np.size(seen.weights) else None
+            said = hart.notes(clip, ahead)
+            trackers.append(plots_tracking.Tracker(name, seen.boxes, seen.attention, weights, said))
         true, there = clip["true"][ahead:], clip["there"][ahead:]
-        figures.append(plots_tracking.comparison(clip["x"], true, there, trackers, of=of, discs=ahead > 0))
+        picture = plots_tracking.comparison(hart.dimmed(clip), true, there, trackers, of=of, discs=ahead > 0)
+        figures.append(picture)
     return figures
 
 

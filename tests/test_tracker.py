@@ -1,5 +1,7 @@
 """Trackers at work on videos, from the folder of a run."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -49,6 +51,12 @@ def test_boxes_are_in_pixels_of_the_video_whatever_its_size(run):
     small = objcentric.track(FRAMES, BOXES, run)
     double = np.repeat(np.repeat(FRAMES, 2, 1), 2, 2)
     np.testing.assert_allclose(objcentric.track(double, 2 * BOXES, run).boxes, 2 * small.boxes, atol=1e-2)
+
+
+def test_a_run_that_predicts_later_frames_does_not_track(monkeypatch):
+    monkeypatch.setattr(tracker, "restore_run", lambda *_: SimpleNamespace(config=videos.make_toy()))
+    with pytest.raises(UserError, match="toy predicts 1 frames ahead: give a run with task.ahead=0"):
+        objcentric.track(FRAMES, BOXES, "runs/toy")
 
 
 def test_any_number_of_objects(run):

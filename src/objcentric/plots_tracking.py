@@ -79,6 +79,7 @@ def tracks(
     title: str = "",
     *,
     weights: ArrayLike | None = None,
+    notes: Sequence[str] = (),
     of: int = 0,
 ) -> Figure:
     """Frames in a row and below them what the tracker of one object looks at, as in figures 3.1 and 3.4 of the thesis.
@@ -94,11 +95,11 @@ def tracks(
       glimpses: ``[T, N, h, w, C]`` in [0, 1].
       masks: ``[T, N, h', w']`` in [0, 1], the appearance attention, which is also shown multiplied with glimpses.
       frame_names: ``[T]``, above the frames; by default t = 1, 2, ...
-      weights: see `comparison`.
+      weights, notes: see `comparison` and `Tracker`.
       of: whose glimpses and weights are shown.
     """
     video = _video(image, true, presence)
-    tracker = _checked(Tracker("", pred, attention, weights), video)
+    tracker = _checked(Tracker("", pred, attention, weights, notes), video)
     looks = _looks(glimpses, masks, video)
     shown, side = _shown(video)
     shapes = [_fit(video.image.shape[1:3], side)]
@@ -405,7 +406,7 @@ def _draw(axes: Axes, video: _Video, tracker: Tracker, t: int, *, of: int, discs
     if tracker.weights is not None and video.there[t, of]:
         for i in there:
             _write_weight(axes, tracker.boxes[t, i], tracker.weights[t, of, i], own=i == of)
-    if tracker.notes:
+    if len(tracker.notes) and tracker.notes[t]:
         axes.text(
             0.02, 0.02, tracker.notes[t], transform=axes.transAxes, fontsize=8, color="white", va="bottom", **_BOARD
         )

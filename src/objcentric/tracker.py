@@ -48,8 +48,8 @@ def track(frames: str | Path | Iterable[ArrayLike], boxes: ArrayLike, run: str |
       run: folder of a run of configs/mohart.py, or of another config of experiment 'hart'.
 
     Raises:
-      UserError: the run cannot be read, a frame is unreadable or of another size, or a box is NaN, has no area or lies
-        outside the frame.
+      UserError: the run cannot be read, or predicts later frames as those of toy worlds do; a frame is unreadable or of
+        another size; or a box is NaN, has no area or lies outside the frame.
     """
     each = [tracked for _, tracked in follow(frames, boxes, run)]
     return Tracked(*(np.stack(column) for column in zip(*each, strict=True)))
@@ -60,6 +60,8 @@ def follow(
 ) -> Iterator[tuple[np.ndarray, Tracked]]:
     """As `track`, frame by frame: a frame and its boxes ``[N, 4]`` and presence ``[N]``; one frame is in memory."""
     restored = restore_run(run, functools.partial(skeleton, load=False))
+    if restored.config.task.ahead:
+        raise UserError(f"{run} predicts {restored.config.task.ahead} frames ahead: give a run with task.ahead=0")
     params = restored.params["tracker"]
     source = iter(video.open(frames) if isinstance(frames, str | Path) else frames)
     first = check_frame(next(source, None), None)

@@ -296,7 +296,7 @@ def test_videos_without_windows_in_a_split_are_named(capsys):
     both = [tracks.annotated(seen), tracks.annotated(seen)]
     windows.cut(c, both, [tracks.frames(EVERY), tracks.frames(range(1, 10))])
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 2 and all("too few for data.num_frames=4 at data.frame_step=1" in line for line in said)
+    assert len(said) == 2 and all("too few for data.num_frames=4 at a frame_step of 1" in line for line in said)
 
 
 def test_a_video_without_objects_or_frames_enough():
@@ -311,3 +311,36 @@ def test_mirrored_boxes():
     mirrored = windows.mirror(boxes, presence, 10)
     np.testing.assert_array_equal(mirrored, [[(1, 5, 3, 8), (0, 0, 0, 0)], [(0, 0, 9, 10), (4, 0, 5, 1)]])
     np.testing.assert_array_equal(windows.mirror(mirrored, presence, 10), boxes)
+
+
+def test_patterns_name_videos():
+    names = ["person01_walk", "person01_run", "person02_walk"]
+    assert windows.matching(("person01_*",), names) == {"person01_walk", "person01_run"}
+    annotated = [tracks.annotated({1: range(8)}, name=name) for name in names]
+    c = tracks.config(test_videos=("person02_*",), num_frames=2)
+    assert windows.choose(c, annotated) == annotated
+    examples = windows.cut(c, annotated, [tracks.frames(range(8))] * 3)
+    assert set(examples["test"].video) == {2} and set(examples["train"].video) == {0, 1}
+    with pytest.raises(UserError, match=r"data.test_videos has 'person03_\*', which there is not"):
+        windows.choose(tracks.config(test_videos=("person03_*",)), annotated)
+
+
+def test_sequences_that_test_may_be_longer():
+    c = tracks.config(test_frames=6, num_frames=3, overlap=0.0, train_share=0.3, valid_share=0.2)
+    examples = windows.cut(c, [tracks.annotated({1: range(20)})], [tracks.frames(range(20))])
+    assert [examples[split].frames.shape[1] for split in ("train", "valid", "test")] == [3, 3, 6]
+    assert examples["test"].frames.tolist() == [[10, 11, 12, 13, 14, 15]]
+    with pytest.raises(UserError, match="the test split of .* has nowhere 11 frames .* reduce data.test_frames"):
+        windows.cut(tracks.config(test_frames=11), [tracks.annotated({1: range(20)})], [tracks.frames(range(20))])
+
+
+@pytest.mark.parametrize(
+    ("rate", "most", "step"), [(30.0, 25.0, 2), (25.0, 25.0, 1), (14, 25, 1), (None, 25, 1), (60, 0, 1)]
+)
+def test_fast_videos_are_thinned(rate, most, step):
+    one = tracks.annotated({1: range(20)})._replace(frame_rate=rate)
+    assert windows.frame_step(tracks.config(max_rate=most), one) == step
+    assert windows.frame_step(tracks.config(max_rate=most, frame_step=3), one) == 3 * step
+    c = tracks.config(max_rate=most, num_frames=2, overlap=0.0)
+    examples = windows.cut(c, [one], [tracks.frames(range(20))])
+    assert (np.diff(examples["train"].frames) == step).all()

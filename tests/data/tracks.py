@@ -15,6 +15,7 @@ def config(**fields):
     c = ConfigDict()
     c.update(name="tracks", format="mot", path="somewhere", videos=(), test_videos=(), kinds=())
     c.update(frame_size=(50, 100), grey=False, num_frames=4, frame_step=1, num_objects=3, overlap=0.5)
+    c.update(test_frames=0, max_rate=0.0)
     c.update(train_share=0.5, valid_share=0.25, mirror=False, reverse=False, min_size=4.0, min_visibility=0.0)
     c.update(crowded=0.0, cache_dir="", seed=0, device_bytes=0)
     c.update(fields)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from configs import hart_kitti, hart_kth
+from configs import mohart as mohart_configs
 from experiments import hart
+from objcentric.data import circles
 from objcentric.data.loader import Data
 from objcentric.errors import UserError
 from objcentric.models import hart as model
@@ -68,6 +70,10 @@ def test_a_run_in_a_toy_world(toy):
         ),
         ("hart", {"task__attention_loss": False, "task__presence_loss": False}, {"tracking"}),
         ("hart", {"model__tracker": "ratm", "task__presence_loss": False}, {"features"}),
+        ("hart", {"model__ventral": True, "task__presence_loss": False}, {"tracking", "spatial"}),
+        ("hart", {"model__ventral": True, "model__tracker": "ratm", "task__presence_loss": False}, {"features"}),
+        ("fast", {}, {"tracking", "spatial", "presence"}),
+        ("paper", {}, {"tracking", "spatial", "presence"}),
         ("fast", {"model__relation": "max"}, {"tracking", "spatial", "presence"}),
         ("fast", {"model__relation": "mlp"}, {"tracking", "spatial", "presence"}),
     ],
@@ -91,7 +97,43 @@ def test_what_is_learnt_by_which_losses(variant, fields, terms):
     if "features" in terms:
         assert "v1" not in moved and {"lstm", "output", "attention"} <= moved
     else:
-        assert {"v1", "lstm", "output", "attention"} <= moved
+        relation = {"relation", "told", "heard"} & params["tracker"].keys()
+        assert {"v1", "lstm", "output", "attention"} | relation <= moved
+        assert ("ventral" in moved) == fields.get("model__ventral", fields.get("model__appearance", False))
+
+
+@pytest.mark.parametrize("variant", mohart_configs.VARIANTS)
+def test_variants_of_mohart(variant):
+    """Each makes sense as it is."""
+    config = mohart_configs.get_config(variant)
+    split = videos.make_split(2, 0, canvas=tuple(config.data.frame_size), slots=config.data.num_objects)
+    experiment = hart.build(config, data=Data(split, split, split))
+    shapes = jax.eval_shape(experiment.init, jax.random.key(0))[0]
+    assert ("relation" in shapes["tracker"]) == (variant != "hart")
+    assert ("told" in shapes["tracker"]) == (variant == "fast")
+
+
+def test_worlds_of_training_begin_with_one_identity():
+    """All circles have the first one where the bias is 1, until it has faded."""
+    fields = {"curriculum__identity_bias": 1.0, "curriculum__identity_steps": (2, 4)}
+    config = videos.make_toy(data__strength=0.0, **fields)
+    read = hart.reader(config.data, 3, 1)
+    row = {"seed": jnp.uint32(5)}
+    red, blue = np.asarray(circles.COLOURS)
+
+    def colours(bias):
+        x = np.asarray(read(row, bias).x).reshape(-1, 3)
+        return {tuple(c) for c in (red, blue) for p in x if p.max() > 0.9 and np.allclose(p, c, atol=1e-3)}
+
+    assert colours(1.0) == {tuple(red)} and colours(0.0) == {tuple(red), tuple(blue)}
+    experiment = hart.build(config)
+    params, aux = jax.jit(experiment.init)(jax.random.key(0))
+    batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[:3]), experiment.data.train)
+    keys = jax.random.split(jax.random.key(1), 3)
+    loss = jax.jit(lambda step: experiment.loss(params, batch, keys, step, aux)[0])
+    plain = hart.build(videos.make_toy(data__strength=0.0, curriculum__identity_bias=0.0))
+    usual = jax.jit(lambda step: plain.loss(params, batch, keys, step, aux)[0])
+    assert float(loss(4)) == float(usual(4)) and float(loss(0)) != float(usual(0))
 
 
 def test_weights_of_losses_follow_equation_3_9():
@@ -156,6 +198,15 @@ def test_figures_of_a_perfect_tracker():
     assert figures["static_iou"] == pytest.approx(moved)
 
 
+def test_the_given_frame_does_not_count():
+    """Neither its box nor whether it was found: no tracker learns to tell."""
+    seen = perfect()
+    seen["boxes"][:, 0], seen["found"][:, 0] = 0, False
+    figures, right = (hart.figures_of("tracking", each, 0, 6, True) for each in (seen, perfect()))
+    names = ("mean_iou", "presence_accuracy", "hota", "idf1", "mota", "success_area", "precision_20")
+    assert [figures[name] for name in names] == [right[name] for name in names]
+
+
 def iou(height: float, width: float, shift: float) -> float:
     shared = max(height - shift, 0) * max(width - shift, 0)
     return shared / (2 * height * width - shared)
@@ -196,6 +247,10 @@ def test_baselines_of_what_lies_ahead_know_the_box_of_each_frame():
         ({"curriculum__first_frames": 2}, "curriculum.first_frames=2: use 3 or more"),
         ({"model__tracker": "siamese"}, "model.tracker='siamese' is unknown"),
         ({"model__tracker": "ratm"}, "model.tracker='ratm' knows no task.ahead, task.presence_loss"),
+        ({"data__test_frames": 4}, "data.test_frames=4: use 5 or more, as data.num_frames"),
+        ({"curriculum__identity_bias": 0.5}, "curriculum.identity_bias=0.5 is for toy worlds of data.identities=2"),
+        ({"curriculum__identity_bias": 1.5}, r"curriculum.identity_bias=1.5, .* use a share in \[0, 1\]"),
+        ({"curriculum__identity_steps": (3, 3)}, "use a share in .* and two ascending steps"),
         ({"model__v1_weights": "/nowhere.npz"}, "cannot read model.v1_weights=/nowhere.npz"),
         ({"data__name": "scenes"}, "data.name='scenes' has no boxes to start from"),
         ({"evaluate__num_pictures": 0}, "evaluate.num_pictures=0 must be at least 1"),

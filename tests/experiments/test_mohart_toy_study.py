@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 
 from configs import mohart_toy_study as configs
-from experiments import mohart_toy_study
+from experiments import hart, mohart_toy_study
 from objcentric.errors import UserError
 from objcentric.training import study
 from tests.experiments import videos
+from tests.training import linear
 
 
 def make_config(**fields):
@@ -30,19 +31,22 @@ def test_a_run_of_a_variant_has_its_fields():
     assert (run.model.relation, run.data.randomness, run.seeds) == ("max", 0.25, (3, 4))
 
 
-@pytest.fixture(scope="module")
-def content(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("study")
-    return folder, study.run(make_config(), folder, mohart_toy_study.study)
+def test_the_study(tmp_path, monkeypatch):
+    """Of runs that have the figures of `hart`, which has tests of its own."""
 
+    def build(config):
+        iou = 0.5 + 0.1 * config.data.randomness + 0.2 * (config.model.relation == "max")
+        figures = {"mean_iou": iou, "static_iou": 0.3, "momentum_iou": 0.4, "iou_t": [1.0, *[iou] * 5]}
+        return linear.measuring(config, figures)
 
-def test_the_study(content):
-    folder, figures = content
-    assert {"iou/none_1", "iou/max_1", "iou/none_0", "static/1", "momentum/0"} <= figures.keys()
-    assert "iou/max_0" not in figures
-    assert len(figures["iou_by_length/max"]) == 3
-    run = (folder / "none_1" / "eval.json").read_text()
-    assert (folder / "figures" / "figure_4_5.png").exists() and '"mean_iou"' in run
+    monkeypatch.setattr(hart, "build", build)
+    config = make_config()
+    figures = study.run(config, tmp_path, mohart_toy_study.study)
+    expected = {"iou/none_1": 0.6, "iou/max_1": 0.8, "iou/none_0": 0.5, "static/1": 0.3, "momentum/0": 0.4}
+    assert {name: figures[name] for name in expected} == pytest.approx(expected) and "iou/max_0" not in figures
+    assert figures["iou_by_length/max"] == pytest.approx([0.8] * 3)
+    run = (tmp_path / "none_1" / "eval.json").read_text()
+    assert (tmp_path / "figures" / "figure_4_5.png").exists() and '"mean_iou"' in run
 
 
 def test_length_counts_frames_from_the_second_one():

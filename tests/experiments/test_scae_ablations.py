@@ -6,6 +6,7 @@ from experiments import scae, scae_ablations
 from objcentric.errors import UserError
 from objcentric.training import study
 from tests.experiments import labelled_images
+from tests.training import linear
 
 
 def make_config(**fields):
@@ -30,15 +31,21 @@ def test_the_config_has_all_rows_and_each_changes_fields_that_there_are(variant)
 
 
 def test_the_study(tmp_path, monkeypatch):
-    data, real = labelled_images.make_data(), scae.build
-    monkeypatch.setattr(scae, "build", lambda config: real(config, data=data))
+    """Of runs that have the figures of `scae`, which has tests of its own."""
+
+    def build(config):
+        right = 0.5 + 0.01 * config.model.special_features
+        return linear.measuring(config, {"posterior_lin_match": right, "affine_posterior_lin_match": right - 0.1})
+
+    monkeypatch.setattr(scae, "build", build)
     figures = study.run(make_config(), tmp_path, scae_ablations.study)
     names = {f"embedded{affine}/{name}" for affine in ("", "_affine") for name in make_config().ablations}
     assert set(figures["figures"]) == names and figures["seeds"] == [3, 4]
     header, _, full, _ = (tmp_path / "table.md").read_text().splitlines()
     assert header == "| ablation | embedded | embedded_affine |"
-    mean = figures["figures"]["embedded/full"]["mean"]
-    assert full.startswith(f"| full | {100 * mean:.1f} (")
+    special = make_config().runs.embedded.model.special_features
+    assert figures["figures"]["embedded/full"]["mean"] == pytest.approx(0.5 + 0.01 * special)
+    assert full.startswith(f"| full | {50 + special:.1f} (0.0) | {40 + special:.1f} (0.0)")
     assert (tmp_path / "embedded_no_special_features" / "eval.json").exists()
 
 

@@ -10,14 +10,14 @@ from tests.experiments import scenes
 FRAMES, CANVAS = 5, (16, 20)
 
 
-def make_split(num: int, seed: int) -> dict[str, np.ndarray]:
+def make_split(num: int, seed: int, canvas: tuple[int, int] = CANVAS, slots: int = 3) -> dict[str, np.ndarray]:
     """``num`` videos of 2 squares of side 5 in 3 slots, which move to the right; of every third one the second goes."""
     rng = np.random.default_rng(seed)
     split = {
-        "image": np.zeros((num, FRAMES, *CANVAS, 3), np.uint8),
-        "boxes": np.zeros((num, FRAMES, 3, 4), np.float32),
-        "presence": np.zeros((num, FRAMES, 3), np.uint8),
-        "identity": np.tile(np.array([4, 7, 0], np.int32), (num, 1)),
+        "image": np.zeros((num, FRAMES, *canvas, 3), np.uint8),
+        "boxes": np.zeros((num, FRAMES, slots, 4), np.float32),
+        "presence": np.zeros((num, FRAMES, slots), np.uint8),
+        "identity": np.tile(np.array([4, 7] + [0] * (slots - 2), np.int32), (num, 1)),
     }
     for i in range(num):
         for j in range(2):

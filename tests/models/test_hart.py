@@ -163,26 +163,6 @@ def test_a_step_by_hand():
     np.testing.assert_allclose(second.presence[0], presence, rtol=1e-4, atol=1e-5)
 
 
-def test_self_attention_by_hand():
-    """Equations 4.1 to 4.3."""
-    from objcentric.nn.relation import SelfAttention
-
-    x, there = jax.random.normal(jax.random.key(0), (3, 5)), jnp.asarray([1.0, 1, 0])
-    module = SelfAttention(8, 2)
-    params = module.init(jax.random.key(1), x, there)
-    heard, weights = module.apply(params, x, there)
-    q, k, v = (
-        np.asarray(x @ params["params"][n]["kernel"]) + np.asarray(params["params"][n]["bias"])
-        for n in ("query", "key", "value")
-    )
-    for head in range(2):
-        part = slice(4 * head, 4 * head + 4)
-        scores = np.exp(q[:, part] @ k[:2, part].T)  # the third one is not there, and there is no root
-        scores /= scores.sum(1, keepdims=True)
-        np.testing.assert_allclose(weights[head, :, :2], scores, rtol=1e-4)
-        np.testing.assert_allclose(heard[:, part], scores @ v[:2, part], rtol=1e-4, atol=1e-5)
-
-
 APPEARANCE = dataclasses.replace(SMALL, num_objects=2, appearance=True, relation="none", glimpse_size=(12, 12))
 
 

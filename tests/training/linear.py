@@ -74,5 +74,15 @@ def build(config: ConfigDict, *, train=None, bad=lambda params, step: False) -> 
     return Experiment(data, optimizer, init, loss, evaluate, figures, ("count_accuracy",), lambda figures: None)
 
 
+def measuring(config: ConfigDict, figures: dict) -> Experiment:
+    """`build`, of any config, whose figures are always these and which draws nothing: for studies."""
+    return build(config)._replace(
+        evaluate=lambda params, split, key, *, final: figures,
+        figures=lambda params, split, key, evaluated: {},
+        headline=tuple(name for name, value in figures.items() if isinstance(value, float)),
+        signature=None,
+    )
+
+
 if __name__ == "__main__":
     loop.run(make_config(), sys.argv[1], build)

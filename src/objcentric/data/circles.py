@@ -72,22 +72,30 @@ class World(NamedTuple):
     identity: Array  # int32 [T, N], that of the forces from this frame to the next
 
 
-def simulate(config: Config, key: Array) -> World:
-    """A world that begins with circles apart from each other, and velocities of either axis uniform in +-speed."""
+def simulate(config: Config, key: Array, bias: Array | float = 0.0) -> World:
+    """A world that begins with circles apart from each other, and velocities of either axis uniform in +-speed.
+
+    Identities are uniform; or, in a share ``bias`` in [0, 1] of the draws, the first one.
+    """
     place_key, speed_key, identity_key, change_key = jax.random.split(key, 4)
     shape = (config.num_objects,)
     position = _apart(config, place_key)
     velocity = jax.random.uniform(speed_key, (*shape, 2), minval=-config.speed, maxval=config.speed)
-    identity = jax.random.randint(identity_key, shape, 0, config.identities)
+
+    def draw(key: Array) -> Array:
+        uniform = jax.random.randint(key, shape, 0, config.identities)
+        return jnp.where(jax.random.bernoulli(jax.random.fold_in(key, 1), bias, shape), 0, uniform)
 
     def frame(state: World, key: Array) -> tuple[World, World]:
         which, what = jax.random.split(key)
         changes = jax.random.bernoulli(which, config.randomness, shape)
-        identity = jnp.where(changes, jax.random.randint(what, shape, 0, config.identities), state.identity)
+        identity = jnp.where(changes, draw(what), state.identity)
         state = state._replace(identity=identity)
         return advance(config, state), state
 
-    _, world = lax.scan(frame, World(position, velocity, identity), jax.random.split(change_key, config.num_frames))
+    _, world = lax.scan(
+        frame, World(position, velocity, draw(identity_key)), jax.random.split(change_key, config.num_frames)
+    )
     return world
 
 

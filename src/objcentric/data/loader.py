@@ -253,6 +253,7 @@ def check(c: ConfigDict) -> None:
         choices = {"format": FORMATS, **dict.fromkeys(("grey", "mirror", "reverse"), (True, False))}
         numbers = {"num_frames": 2, "frame_step": 1, "num_objects": 1, "overlap": 0, "train_share": 0, "valid_share": 0}
         numbers |= {"min_size": 0, "min_visibility": 0, "crowded": 0, "seed": 0, "device_bytes": 0}
+        numbers |= {"test_frames": 0, "max_rate": 0}
         pairs, lists = {"frame_size": 1}, ("videos", "test_videos", "kinds")
     if c.name == "circles":  # what else there is `circles.Config` checks
         choices, pairs = {}, {}

@@ -53,7 +53,7 @@ def videos(path: str | Path) -> list[tracks.Annotated]:
     if not sequences:
         raise UserError(f"{folder} has no folder with a seqinfo.ini: give `train` of a MOTChallenge data set")
     return [
-        tracks.Annotated(f.name, f, read_boxes(f / "gt" / "gt.txt"))
+        tracks.Annotated(f.name, f, read_boxes(f / "gt" / "gt.txt"), read_info(f).frame_rate)
         for f in sorted(sequences.values(), key=lambda f: f.name)
     ]
 

@@ -27,6 +27,7 @@ class Annotated(NamedTuple):
     name: str  # unique in its data set
     path: Path  # what `video.open` opens; it need not exist where only annotations are at hand
     tracks: Tracks
+    frame_rate: float | None = None  # frames per second, where the data set tells
 
 
 class Table(NamedTuple):

@@ -1,7 +1,8 @@
 """Tracks of videos, cut into windows of T frames: the examples of trackers (thesis, chapters 3 and 4 with appendix B).
 
-- A window is T frames of one video, ``frame_step`` apart by their numbers, all of which exist and lie in one split. At
-  most a share ``overlap`` of them, rounded, are also in the next one.
+- A window is T frames of one video, in test maybe ``test_frames``, all of which exist and lie in one split. They are
+  ``frame_step`` apart by their numbers, or a multiple of that in videos with more than ``max_rate`` frames per second.
+  At most a share ``overlap`` of them, rounded, are also in the next one.
 - Its objects are those annotated in its first frame; a window without any is not formed.
 - Rows that are to be ignored, of other ``kinds``, less visible than ``min_visibility``, or smaller than ``min_size``
   where the frame cuts them off, are absent.
@@ -13,7 +14,9 @@
   of the last frame.
 """
 
+import fnmatch
 import itertools
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -49,26 +52,36 @@ def choose(c: ConfigDict, annotated: Sequence[Annotated]) -> list[Annotated]:
     """The videos that config.data names; UserError if there is none of a name, or no object of a kind."""
     names = [one.name for one in annotated]
     for field in ("videos", "test_videos"):
-        _check_known(field, c[field], names)
-    used = {*c.videos, *c.test_videos} if c.videos else set(names)
+        _check_known(field, [pattern for pattern in c[field] if not matching([pattern], names)], names)
+    test = matching(c.test_videos, names)
+    used = matching(c.videos, names) | test if c.videos else set(names)
     chosen = [one for one in annotated if one.name in used]
-    if used <= {*c.test_videos}:
+    if used <= test:
         raise UserError(f"data.test_videos are all videos of {c.path} that are used: leave some to train on")
     _check_known("kinds", c.kinds, {kind for one in chosen for kind in np.unique(one.tracks.kind).tolist()})
     return chosen
+
+
+def matching(patterns: Sequence[str], names: Sequence[str]) -> set[str]:
+    """Those of ``names`` that a pattern fits, such as 'person01_*'."""
+    return {name for pattern in patterns for name in fnmatch.filter(names, pattern)}
 
 
 def cut(c: ConfigDict, annotated: Sequence[Annotated], frames: Sequence[Frames]) -> dict[str, Windows]:
     """The windows of each split of a validated config.data; UserError if a split has none."""
     found: dict[str, list[tuple]] = {split: [] for split in splits.SPLITS}
     whole = dict.fromkeys(splits.SPLITS, 0)
+    test = matching(c.test_videos, [one.name for one in annotated])
     for video, (one, its) in enumerate(zip(annotated, frames, strict=True)):
         rows = _usable(c, one.tracks, its)
-        for split, (first, end) in _extents(c, len(its.numbers), one.name in c.test_videos).items():
-            windows = first + _spaced(c, its.numbers[first:end])
+        step = frame_step(c, one)
+        for split, (first, end) in _extents(c, len(its.numbers), one.name in test).items():
+            length = _length(c, split)
+            windows = first + _spaced(its.numbers[first:end], length, step, c.overlap)
             whole[split] += len(windows)
             if end > first and not len(windows):
-                wanted = f"data.num_frames={c.num_frames} at data.frame_step={c.frame_step}"
+                field = "test_frames" if split == "test" and c.test_frames else "num_frames"
+                wanted = f"data.{field}={length} at a frame_step of {step}"
                 print(f"{one.name}: its {end - first} frames in {split!r} are too few for {wanted}", file=sys.stderr)
             if split == "train" and c.reverse:
                 windows = np.concatenate([windows, windows[:, ::-1]])
@@ -84,6 +97,16 @@ def cut(c: ConfigDict, annotated: Sequence[Annotated], frames: Sequence[Frames])
         )
         for split, rows in found.items()
     }
+
+
+def frame_step(c: ConfigDict, one: Annotated) -> int:
+    """Of a video: that of config.data, or so many times it that no more than c.max_rate frames of a second are used."""
+    fast = c.max_rate and one.frame_rate
+    return c.frame_step * (math.ceil(one.frame_rate / c.max_rate) if fast else 1)
+
+
+def _length(c: ConfigDict, split: str) -> int:
+    return c.test_frames or c.num_frames if split == "test" else c.num_frames
 
 
 def complete(numbers: np.ndarray, num_frames: int, frame_step: int) -> np.ndarray:
@@ -115,10 +138,11 @@ def _none(c: ConfigDict, split: str, windows: int) -> str:
             f"none of the {windows} windows of the {split} split has {who} in its first frame: reduce {fields} or "
             "data.min_visibility, or use more of data.kinds"
         )
-    span = (c.num_frames - 1) * c.frame_step + 1
+    span = (_length(c, split) - 1) * c.frame_step + 1
+    field = "test_frames" if split == "test" and c.test_frames else "num_frames"
     more = "name another of data.test_videos" if c.test_videos else "data.train_share or data.valid_share"
     return (
-        f"the {split} split of {c.path} has nowhere {span} frames in a row, or lacks some: reduce data.num_frames or "
+        f"the {split} split of {c.path} has nowhere {span} frames in a row, or lacks some: reduce data.{field} or "
         f"data.frame_step, or {more if split == 'test' else f'raise data.{split}_share'}"
     )
 
@@ -149,10 +173,10 @@ def _extents(c: ConfigDict, num_frames: int, is_test: bool) -> dict[str, tuple[i
     return dict(zip(splits.SPLITS, itertools.pairwise(edges), strict=True))
 
 
-def _spaced(c: ConfigDict, numbers: np.ndarray) -> np.ndarray:
+def _spaced(numbers: np.ndarray, num_frames: int, frame_step: int, overlap: float) -> np.ndarray:
     """Of the `complete` windows those that overlap by no more than they should."""
-    windows = complete(numbers, c.num_frames, c.frame_step)
-    stride = max(round(c.num_frames * (1 - c.overlap)), 1) * c.frame_step
+    windows = complete(numbers, num_frames, frame_step)
+    stride = max(round(num_frames * (1 - overlap)), 1) * frame_step
     chosen, free = [], -np.inf
     for i, number in enumerate(numbers[windows[:, 0]].tolist()):
         if number >= free:
