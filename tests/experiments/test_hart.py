@@ -18,19 +18,39 @@ from objcentric.nn.appearance import AlexNet, read_weights, write_weights
 from objcentric.training import loop
 from tests.experiments import scenes, videos
 
+ONE_STAGE = {"curriculum__first_frames": 5, "curriculum__steps": ()}  # each is a program, which takes its time
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Folder and content of eval.json of a finished run on videos."""
     folder, data = tmp_path_factory.mktemp("runs") / "mohart", videos.make_data()
-    return folder, loop.run(videos.make_config(), folder, lambda config: hart.build(config, data=data))
+    return folder, loop.run(videos.make_config(**ONE_STAGE), folder, lambda config: hart.build(config, data=data))
+
+
+def test_stages_have_the_first_frames():
+    experiment = hart.build(videos.make_config(), data=videos.make_data())
+    batch = jax.tree.map(jnp.asarray, videos.make_split(2, 0))
+    assert [stage.first for stage in experiment.stages] == [0, 2]
+    for stage, length in zip(experiment.stages, (3, 5), strict=True):
+        assert {rows.shape[1] for rows in stage.batch(batch).values()} == {length}
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     """Of one in a toy world."""
     folder = tmp_path_factory.mktemp("runs") / "toy"
-    return folder, loop.run(videos.make_toy(), folder, hart.build)
+    return folder, loop.run(videos.make_toy(**ONE_STAGE | {"curriculum__first_frames": 4}), folder, hart.build)
+
+
+def test_the_first_frames_of_a_world_are_those_of_a_short_one():
+    c = videos.make_toy().data
+    row = {"seed": jnp.arange(2, dtype=jnp.uint32)}
+    read = jax.jit(jax.vmap(hart.reader(c, 4, 1)))
+    whole, short = read(row), read(hart.cut(row, 3))
+    assert (whole.x.shape[1], whole.boxes.shape[1], short.x.shape[1], short.boxes.shape[1]) == (4, 5, 3, 4)
+    np.testing.assert_array_equal(short.x[:, 0], whole.x[:, 0])
+    np.testing.assert_array_equal(short.boxes[:, 0], whole.boxes[:, 0])
 
 
 def test_a_run_on_videos(run):

@@ -13,7 +13,7 @@ from objcentric.errors import UserError
 from objcentric.models import sqair as model
 from objcentric.models.model import Model, Sequential, Trace
 from objcentric.training import loop
-from tests.experiments import sequences
+from tests.experiments import scenes, sequences
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,8 @@ def run(tmp_path_factory):
     """Folder and content of eval.json of a finished run."""
     folder = tmp_path_factory.mktemp("runs") / "sqair"
     data = sequences.make_data()
-    return folder, loop.run(sequences.make_config(), folder, lambda config: sqair.build(config, data=data))
+    config = sequences.make_config(curriculum__first_frames=4, curriculum__steps=())
+    return folder, loop.run(config, folder, lambda config: scenes.filled(sqair.build(config, data=data)))
 
 
 def test_a_run(run):
