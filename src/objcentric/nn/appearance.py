@@ -18,8 +18,10 @@ from objcentric.nn.convolution import Conv
 class AlexNet(nn.Module):
     """The first three convolutions of AlexNet (Krizhevsky et al., 2012), without its poolings and normalisations.
 
-    ``[H, W, C] -> [H / 4, W / 4, 384]``, for the stride of the first layer is the only one left, and borders are kept;
-    parameters of the layers are named ``conv1`` to ``conv3``.
+    ``[H, W, C] -> [H / 4, W / 4, 384]``, for the stride of the first layer is the only one left, and borders are kept:
+    14x14 maps of 56x56 glimpses, as in the thesis (section 3.5.2), which says that it lowers that stride to one and
+    leaves out one pooling, but by this makes maps of another size. Parameters of the layers are named ``conv1`` to
+    ``conv3``; ``conv2`` has two groups, as the original has, and unlike torchvision's.
     """
 
     @nn.compact
