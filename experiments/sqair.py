@@ -109,7 +109,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         ``rediscovered`` how many were known before (`tracking.rediscoveries`).
         Tracking (final, with the extra ``tracking``) is of the objects in view, found or true. All these are of one
         draw of q; ``final`` adds those of q's mode, variable by variable (names end in ``_mode``), the IWAE bound, the
-        errors of imagined and of next frames and, unless config.evaluate.addition_steps is 0, how well a classifier
+        errors of imagined and of next frames, how far objects are from their paths in the likeliest imagined frames
+        (`tracking.path_errors`) and, unless config.evaluate.addition_steps is 0, how well a classifier
         adds the digits of a frame from its latents.
         """
         look_key, *keys = jax.random.split(key, 5)
@@ -128,6 +129,12 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         if final:
             of_model, of_data = (bound, foresee, predict, encode, params), (data.train, split)
             figures |= sequences.final_figures(*of_model, *of_data, keys, config.evaluate)
+            if "boxes" in split and given > 1:
+                few = {name: rows[: config.evaluate.num_examples] for name, rows in split.items()}
+                likely = in_batches(foresee, params, few["image"], keys[1], size)["likely"]
+                there = (few["presence"] > 0) & (few["visibility"] > 0)
+                paths = likely["boxes"], likely["presence"], few["boxes"], there
+                figures |= tracking.path_errors(*paths, given=given)
         return figures
 
     def judged(seen: dict, split: dict, tracked: bool) -> dict[str, Any]:

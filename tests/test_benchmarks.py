@@ -131,9 +131,10 @@ def test_cost_of_trackers_is_linear_in_objects(relation, tolerance):
         config = videos.make_config(model__relation=relation)
         tracker, canvas = trackers.make(config, objects)
         params = jax.eval_shape(tracker.init, jax.random.key(0))
-        boxes, there = jnp.zeros((objects, 4)), jnp.ones(objects)
-        start = jax.jit(tracker.start, static_argnums=1)
-        return start.lower(params, None, jnp.zeros(canvas), boxes, there).compile().cost_analysis()["flops"]
+        boxes, there, x = jnp.zeros((objects, 4)), jnp.ones(objects), jnp.zeros(canvas)
+        state, _ = jax.eval_shape(lambda params: tracker.start(params, None, x, boxes, there), params)
+        step = jax.jit(tracker.step, static_argnums=1)
+        return step.lower(params, None, state, x, there).compile().cost_analysis()["flops"]
 
     two, four, eight = map(operations, (2, 4, 8))
     assert eight - four == pytest.approx(2 * (four - two), rel=tolerance)

@@ -193,3 +193,25 @@ def test_rediscoveries():
     boxes[0, 2:, 0] += 3
     identity[0, 2:, 0] = 7
     assert count(boxes=boxes, identity=identity) == 0  # nor do they follow it
+
+
+def test_path_errors_by_hand():
+    """Two objects move by 2 and 1 pixels a frame; what is imagined of the first stands still a pixel beside it."""
+    start = np.array([[0.0, 0, 10, 10], [20, 20, 30, 30]])
+    steps = np.array([[2.0, 0, 2, 0], [0, 1, 0, 1]])
+    true = (start + np.arange(5)[:, None, None] * steps)[None]
+    there = np.ones((1, 5, 2))
+    there[0, 4, 1] = 0  # out of view in the last frame
+    boxes, found = true[:, :, ::-1].copy(), np.ones((1, 5, 2))  # in other slots
+    boxes[0, 2:, 1] = boxes[0, 1, 1] + [1, 0, 1, 0]
+    found[0, 3:, 1] = 0
+    figures = tracking.path_errors(boxes, found, true, there, given=2)
+    still = [1.0, 3.0, 5.0]  # the true one is 2, 4, 6 pixels from where it was
+    assert figures["path_error"] == pytest.approx(np.mean([*still, 0, 0]))
+    assert figures["path_copied_error"] == pytest.approx(np.mean([2, 4, 6, 1, 2]))
+    assert figures["path_momentum_error"] == pytest.approx(0)
+    assert figures["path_kept"] == pytest.approx(3 / 5)
+    nothing = tracking.path_errors(boxes, 0 * found, true, there, given=2)
+    assert all(np.isnan(value) for value in nothing.values())
+    apart = tracking.path_errors(boxes + 500.0, found, true, there, given=2)
+    assert np.isnan(apart["path_error"])

@@ -123,6 +123,51 @@ def rediscoveries(
     return total / len(overlap)
 
 
+def path_errors(
+    boxes: ArrayLike, found: ArrayLike, true_boxes: ArrayLike, there: ArrayLike, *, given: int
+) -> dict[str, float]:
+    """How far imagined boxes are from where objects truly go after the ``given`` frames.
+
+    In the last given frame boxes and true ones are matched, so that the sum of their IoUs is largest; those that
+    overlap are followed from there, by slot, in the later frames where the true one is there.
+
+    Args:
+      boxes: ``[M, T, N, 4]``, as seen in the given frames, imagined in later ones; ``found [M, T, N]``.
+      true_boxes: ``[M, T, R, 4]``, with ``there [M, T, R]``.
+      given: from 2 to T - 1.
+
+    Returns:
+      Mean distances of centres, in pixels: ``path_error``, ``path_copied_error`` of boxes that stay as they were in the
+      last given frame, ``path_momentum_error`` of those that go on as in the last two, if they were found in both; and
+      ``path_kept``, the share of the followed ones that is still found. NaN without any to follow.
+    """
+    overlap = iou(boxes, true_boxes) * (np.asarray(found) > 0)[..., None] * (np.asarray(there) > 0)[..., None, :]
+    (centre, true), found = (_centres(each) for each in (boxes, true_boxes)), np.asarray(found) > 0
+    there, last = np.asarray(there) > 0, given - 1
+    later = np.arange(1, there.shape[1] - last)[:, None]
+    errors: dict[str, list[np.ndarray]] = {
+        name: [] for name in ("path_error", "path_copied_error", "path_momentum_error")
+    }
+    kept = []
+    for m in range(len(overlap)):
+        for n, r in zip(*linear_sum_assignment(overlap[m, last], maximize=True), strict=True):
+            if not overlap[m, last, n, r] > 0:
+                continue
+            step = (centre[m, last, n] - centre[m, last - 1, n]) * found[m, last - 1, n]
+            guesses = centre[m, given:, n], centre[m, last, n], centre[m, last, n] + later * step
+            counts = there[m, given:, r]
+            for name, guess in zip(errors, guesses, strict=True):
+                errors[name].append(np.linalg.norm(guess - true[m, given:, r], axis=-1)[counts])
+            kept.append(found[m, given:, n][counts])
+    figures = {name: np.concatenate(each or [np.zeros(0)]) for name, each in (errors | {"path_kept": kept}).items()}
+    return {name: float(np.mean(each)) if len(each) else float("nan") for name, each in figures.items()}
+
+
+def _centres(boxes: ArrayLike) -> np.ndarray:
+    boxes = np.asarray(boxes, np.float64)
+    return (boxes[..., :2] + boxes[..., 2:]) / 2
+
+
 def _sequence(
     overlap: np.ndarray, found: np.ndarray, identity: np.ndarray, there: np.ndarray, true_identity: np.ndarray
 ) -> dict[str, Any]:
