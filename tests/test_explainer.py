@@ -56,6 +56,14 @@ def test_folders_and_other_forms_of_an_image_do_as_well(run, folder):
     np.testing.assert_allclose(objcentric.explain(folder, bar()).object_presence, first, rtol=1e-5)
 
 
+def test_parameters_in_memory(run):
+    given = explainer.of_params(run.config, run.params)
+    first, second = (objcentric.explain(each, bar()).object_presence for each in (run, given))
+    np.testing.assert_array_equal(first, second)
+    with pytest.raises(UserError, match="the run is one of ccae"):
+        explainer.of_params(labelled_images.make_constellations(), run.params)
+
+
 @pytest.mark.parametrize(
     ("image", "said"),
     [

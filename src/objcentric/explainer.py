@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,8 @@ def explain(run: str | Path | Run, image: ArrayLike) -> Explanation:
     """Parts, poses and objects of an image.
 
     Args:
-      run: folder of a run of configs/scae.py, or what `load` made of it, to explain many images.
+      run: folder of a run of configs/scae.py, or what `load` made of it, to explain many images; or, of parameters in
+        memory, what `of_params` makes of them.
       image: ``[H, W]`` or ``[H, W, C]``, uint8 or float in [0, 1]; one smaller than the canvas is put amid it.
 
     Raises:
@@ -63,7 +64,7 @@ def explain(run: str | Path | Run, image: ArrayLike) -> Explanation:
         assignment=owner,
         responsibility=responsibility,
         reconstruction=pictures.parts,
-        picture=plots_capsules.reconstructions(np.asarray(x)[None], *_batched(pictures, presence, objects)),
+        picture=plots_capsules.reconstructions(np.asarray(y)[None], *_batched(pictures, presence, objects)),
     )
 
 
@@ -87,6 +88,11 @@ def _program(part_config: pcae.Config, object_config: ocae.Config) -> Callable:
 def load(folder: str | Path) -> Run:
     """A run of configs/scae.py; UserError if it cannot be read."""
     return restore_run(folder, skeleton)
+
+
+def of_params(config: ConfigDict, params: Any) -> Run:
+    """A run of parameters in memory, of a config of experiment 'scae'; UserError if it is of another one."""
+    return Run(config, skeleton(config), 0, params)
 
 
 def prepare(image: ArrayLike, config: ConfigDict) -> tuple[jax.Array, jax.Array]:
