@@ -124,6 +124,7 @@ def model() -> ConfigDict:
     # temperature: 'template'
     c.template_nonlinearity = "sigmoid"  # 'sigmoid', 'relu' or 'none'
     c.colour_nonlinearity = "sigmoid"
+    c.template_gain = 1.0  # templates and alpha are so many times their parameters: they learn so many times faster
     c.output_std = 1.0  # sigma_y, of a pixel
     c.part_noise = 2.0  # uniform in +-part_noise, added to logits of presences in training
     # ---------------------------------------------------------------------------------------------- objects (OCAE)

@@ -155,7 +155,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             shown = {"parts": jnp.exp(seen.parts.log_presence), "objects": features_of(seen)["prior"]}
             template = seen.parts.template
             if config.model.mixing == "alpha":
-                template *= pcae.opacity(params["generative"]["parts"])
+                template *= pcae.opacity(explainer.model_configs(config)[0], params["generative"]["parts"])
             return {"x": target(x), "pictures": model.render(params, seen), "template": template} | shown
 
         return jax.vmap(one)(image, keys)

@@ -149,9 +149,30 @@ def test_all_templates_learn_from_the_first_image(nonlinearity):
     assert float(jnp.abs(slope).max((1, 2, 3)).min()) > 1e-6
 
 
+def test_the_gain_changes_how_fast_templates_learn_and_nothing_else():
+    fast = dataclasses.replace(SMALL, template_gain=4.0)
+
+    def slope(config):
+        model, params = made(config)
+        parts = model.encode(params, None, image(config))
+
+        def loss(generative):
+            changed = params | {"generative": generative}
+            template = model.encode(changed, None, image(config)).template
+            pixels = model.render(changed, parts.pose, parts.log_presence, template)
+            return model.log_likelihood(pixels, image(config))
+
+        return parts.template, jax.jit(jax.grad(loss))(params["generative"])
+
+    (template, slow), (same, quick) = slope(SMALL), slope(fast)
+    np.testing.assert_allclose(template, same, rtol=1e-5)
+    for name, factor in (("templates", 4), ("alpha", 4), ("background", 1)):
+        np.testing.assert_allclose(quick[name], factor * slow[name], rtol=1e-3, atol=1e-5)
+
+
 def test_opacity_is_the_weight_of_a_part_alone():
     """A part that is there, on a canvas of its template's size."""
-    config = dataclasses.replace(SMALL, canvas=(12, 12), template_size=(12, 12))
+    config = dataclasses.replace(SMALL, canvas=(12, 12), template_size=(12, 12), template_gain=3.0)
     model, params = made(config)
     alpha = jax.random.normal(jax.random.key(1), (3, 12, 12, 1))
     generative = params["generative"] | {"alpha": alpha, "background_logit": jnp.float32(0.4)}
@@ -159,7 +180,7 @@ def test_opacity_is_the_weight_of_a_part_alone():
     still = jnp.broadcast_to(jnp.eye(2, 3), (3, 2, 3))
     pixels = model.render(params | {"generative": generative}, still, there, jnp.ones((3, 12, 12, 1)))
     weight = jax.nn.softmax(pixels.logit, 0)[0]
-    np.testing.assert_allclose(pcae.opacity(generative)[0, ..., 0], weight, atol=1e-5)
+    np.testing.assert_allclose(pcae.opacity(config, generative)[0, ..., 0], weight, atol=1e-5)
 
 
 def test_poses_may_be_similarities():

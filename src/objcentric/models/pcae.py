@@ -38,13 +38,14 @@ class Config:
     mixing: str = "alpha"
     template_nonlinearity: str = "sigmoid"
     colour_nonlinearity: str = "sigmoid"
+    template_gain: float = 1.0
     output_std: float = 1.0
     part_noise: float = 2.0
 
     def __post_init__(self):
         choices = dict.fromkeys(("template_nonlinearity", "colour_nonlinearity"), tuple(NONLINEARITIES))
         choices |= {"part_encoder": POOLINGS, "mixing": ("alpha", "template")}
-        check_fields(self, choices=choices, positive=("channels", "num_parts", "output_std"))
+        check_fields(self, choices=choices, positive=("channels", "num_parts", "output_std", "template_gain"))
         if self.special_features < 0:
             raise UserError(f"model.special_features={self.special_features}: use 0, for none, or more")
         if not 0 <= self.part_noise < float("inf"):
@@ -134,7 +135,7 @@ def make(config: Config) -> PCAE:
     def init(key: Array) -> dict:
         keys = jax.random.split(key, 3)
         generative = {
-            "templates": initial_templates(keys[1], shape),
+            "templates": initial_templates(keys[1], shape) / config.template_gain,
             "background": jnp.zeros(channels),
             "background_logit": jnp.zeros(()),
         }
@@ -149,7 +150,8 @@ def make(config: Config) -> PCAE:
     def encode(params: dict, noise: Array | None, x: Array) -> Parts:
         raw, logit, features = jnp.split(encoder.apply(params["inference"], x), [6, 7], -1)
         logit = logit[:, 0] if noise is None else logit[:, 0] + noise
-        template = NONLINEARITIES[config.template_nonlinearity](params["generative"]["templates"])
+        template = params["generative"]["templates"] * config.template_gain
+        template = NONLINEARITIES[config.template_nonlinearity](template)
         if special:
             colour = colours.apply(params["generative"]["colours"], features)
             template *= NONLINEARITIES[config.colour_nonlinearity](colour)[:, None, None]
@@ -159,7 +161,7 @@ def make(config: Config) -> PCAE:
         """Equations 6.7 and 6.8; weights are presences times exp(alpha), or exp(brightness / temperature)."""
         generative = params["generative"]
         if config.mixing == "alpha":
-            template = jnp.concatenate([template, generative["alpha"]], -1)
+            template = jnp.concatenate([template, config.template_gain * generative["alpha"]], -1)
         placed = jax.vmap(templates.place, (0, 0, None))(template, pose, config.canvas)
         value = placed[..., :channels]
         if config.mixing == "alpha":
@@ -189,9 +191,9 @@ def initial_templates(key: Array, shape: tuple[int, ...]) -> Array:
     return ((rows - low) / (high - low + 1e-8)).reshape(shape)
 
 
-def opacity(generative: dict) -> Array:
+def opacity(config: Config, generative: dict) -> Array:
     """Weights ``[M, h, w, 1]``, in [0, 1], of the templates' pixels against the background, with mixing='alpha'."""
-    return nn.sigmoid(generative["alpha"] - generative["background_logit"])
+    return nn.sigmoid(config.template_gain * generative["alpha"] - generative["background_logit"])
 
 
 def mean(pixels: Pixels) -> Array:
