@@ -73,6 +73,7 @@ def in_batches(
     Rows are shared among all devices where these divide ``batch_size``.
     """
     size = loader.size(examples)
+    batch_size = min(batch_size, size)  # few examples are not padded to many
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(size))
     devices = jax.devices() if batch_size % jax.device_count() == 0 else jax.devices()[:1]
     params = parallel.replicate(params, devices)
