@@ -164,24 +164,26 @@ def test_committed_page_is_up_to_date():
     assert results_table.main(["--check"]) == 0
 
 
-def test_a_table_of_the_thesis_has_its_rows_above_ours(one_seed, tmp_path, monkeypatch):
+def test_a_table_of_the_thesis_has_its_rows_above_ours(one_seed, three_seeds, tmp_path, monkeypatch):
     comparison = results_table.Comparison(
         title="Table 1: counting",
         columns={"count_accuracy": "counting", "kl": "KL"},
         thesis={"AIR": (0.9, None)},
-        ours=("air_ours", "air_of_no_file"),
+        ours=("air_ours", "air_three", "air_of_no_file"),
         note="Said of all.",
     )
     monkeypatch.setattr(results_table, "COMPARISONS", (comparison,))
     results_table.record(one_seed, "", "ours", "AIR here", paper={"count_accuracy": 0.5}, results=tmp_path)
+    results_table.record(three_seeds, "", "three", "Three", results=tmp_path)
     table = results_table.tables(results_table.read_results(tmp_path)).split("\n## air")[0]
     assert table.splitlines() == [
         "## Table 1: counting",
         "",
-        "|  | counting | KL | steps | seeds | training |",
+        "|  | counting | KL | steps | seeds | training, each seed |",
         "| --- | --- | --- | --- | --- | --- |",
         "| *AIR, thesis* | 0.9000 | n/a |  |  |  |",
         "| AIR here | 0.9875 (1) | – | 6,000 | 3 | 2.5 min |",
+        "| Three | 0.9800 ± 0.0100 (3) | not finite (3) | 6,000 | 0-2 | 60 s |",
         "",
         "Said of all.",
     ]
