@@ -15,6 +15,7 @@ from experiments.evaluation import in_batches
 from objcentric import plots_sequences
 from objcentric.data.loader import Split, Stream
 from objcentric.errors import UserError
+from objcentric.metrics import tracking
 from objcentric.models.model import Sequential, Trace
 from objcentric.plots_sequences import Strip
 
@@ -164,8 +165,8 @@ def final_figures(
     keys: Sequence[Array],
     c: ConfigDict,
 ) -> dict[str, Any]:
-    """The IWAE bound and errors of predicted frames of the first sequences of ``split`` and, unless c.addition_steps is
-    0, how well a classifier adds the digits of a frame from its latents.
+    """The IWAE bound and errors of predicted frames of the first sequences of ``split``, of the paths of objects where
+    both have boxes, and, unless c.addition_steps is 0, how well a classifier adds a frame's digits from its latents.
 
     Args:
       bound, foresee, predict: of `evaluation.make_bound` and of this module's.
@@ -178,6 +179,11 @@ def final_figures(
     imagined = in_batches(foresee, params, few, keys[1], c.batch_size)
     figures = {f"iwae_{c.num_particles}": float(np.mean(values["iwae"]))}
     figures |= prediction_errors(*(imagined[guess]["mean"] for guess in ("sampled", "likely")), few, c.given_frames)
+    likely = imagined["likely"]
+    if "boxes" in likely and "boxes" in split and c.given_frames > 1:
+        there = ((split["presence"] > 0) & (split["visibility"] > 0))[: len(few)]
+        paths = likely["boxes"], likely["presence"], split["boxes"][: len(few)], there
+        figures |= tracking.path_errors(*paths, given=c.given_frames)
     figures |= next_frame_errors(in_batches(predict, params, few, keys[3], c.batch_size), few)
     if c.addition_steps:
         figures["addition_accuracy"] = addition.evaluate(encode, params, train, split, keys[2], c)

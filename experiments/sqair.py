@@ -129,12 +129,6 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         if final:
             of_model, of_data = (bound, foresee, predict, encode, params), (data.train, split)
             figures |= sequences.final_figures(*of_model, *of_data, keys, config.evaluate)
-            if "boxes" in split and given > 1:
-                few = {name: rows[: config.evaluate.num_examples] for name, rows in split.items()}
-                likely = in_batches(foresee, params, few["image"], keys[1], size)["likely"]
-                there = (few["presence"] > 0) & (few["visibility"] > 0)
-                paths = likely["boxes"], likely["presence"], few["boxes"], there
-                figures |= tracking.path_errors(*paths, given=given)
         return figures
 
     def judged(seen: dict, split: dict, tracked: bool) -> dict[str, Any]:

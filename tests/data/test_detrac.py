@@ -158,7 +158,7 @@ def test_real_videos(data_dir):
     if not folder.is_dir():
         pytest.skip(f"real data: there is no {folder}")
     found = {}
-    for name, _, boxes in detrac.videos(folder):
+    for name, _, boxes, _ in detrac.videos(folder):
         numbers, counts = len(np.unique(boxes.frame)), np.unique(boxes.identity[boxes.ignore]).tolist()
         found[name] = (int((~boxes.ignore).sum()), numbers, int(boxes.frame.max()), len(counts))
         assert boxes.ignore.sum() == numbers * len(counts)

@@ -83,7 +83,7 @@ def test_real_videos(data_dir):
     if not folder.is_dir():
         pytest.skip(f"real data: there is no {folder}")
     found = {}
-    for name, _, boxes in drone.videos(folder):
+    for name, _, boxes, _ in drone.videos(folder):
         size = boxes.box[:, 2:] - boxes.box[:, :2]
         assert (size > 5).all() and (boxes.box[:, :2] >= 0).all() and (boxes.box[:, 2:] < 2000).all()
         occluded = int((boxes.visibility == 0).sum())

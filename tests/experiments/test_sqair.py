@@ -28,7 +28,7 @@ def run(tmp_path_factory):
 def test_a_run(run):
     folder, content = run
     assert content["steps"] == 4 and content["num_examples"] == 13
-    assert {"count_accuracy", "sequence_accuracy", "mean_iou", "iwae_4", "mota", "idf1"} <= content.keys()
+    assert {"count_accuracy", "sequence_accuracy", "mean_iou", "iwae_4", "mota", "idf1", "path_error"} <= content.keys()
     assert content["elbo"] == pytest.approx(content["log_likelihood"] - content["kl"], rel=1e-4)
     assert len(content["count_accuracy_t"]) == 4
     assert np.mean(content["count_accuracy_t"]) == pytest.approx(content["count_accuracy"])
