@@ -294,7 +294,7 @@ def test_in_batches(batch_size):
     np.testing.assert_array_equal(rows["sum"], 10 * image.sum(1))
     np.testing.assert_array_equal(rows["noise"], whole["noise"])
     assert len(np.unique(rows["noise"])) == 13
-    assert sizes == {batch_size, 13}
+    assert sizes == {min(batch_size, 13), 13}  # few rows are not padded to many
 
 
 def test_matching_pairs():
