@@ -26,8 +26,8 @@ from objcentric.training.experiment import Experiment
 
 MODES = ("tracking", "blackout", "prediction")  # all frames shown; a run of black ones; black after the first two
 GIVEN = 2  # frames that are shown before predictions
-UNSEEN = 0.35  # brightness of black frames in pictures
 FORESEEN = 3  # black frames after them that count (thesis, figure 4.7)
+UNSEEN = 0.35  # brightness of black frames in pictures
 
 
 class Clip(NamedTuple):

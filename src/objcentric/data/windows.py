@@ -76,12 +76,11 @@ def cut(c: ConfigDict, annotated: Sequence[Annotated], frames: Sequence[Frames])
         rows = _usable(c, one.tracks, its)
         step = frame_step(c, one)
         for split, (first, end) in _extents(c, len(its.numbers), one.name in test).items():
-            length = _length(c, split)
-            windows = first + _spaced(its.numbers[first:end], length, step, c.overlap)
+            field = _length_field(c, split)
+            windows = first + _spaced(its.numbers[first:end], c[field], step, c.overlap)
             whole[split] += len(windows)
             if end > first and not len(windows):
-                field = "test_frames" if split == "test" and c.test_frames else "num_frames"
-                wanted = f"data.{field}={length} at a frame_step of {step}"
+                wanted = f"data.{field}={c[field]} at a frame_step of {step}"
                 print(f"{one.name}: its {end - first} frames in {split!r} are too few for {wanted}", file=sys.stderr)
             if split == "train" and c.reverse:
                 windows = np.concatenate([windows, windows[:, ::-1]])
@@ -105,8 +104,9 @@ def frame_step(c: ConfigDict, one: Annotated) -> int:
     return c.frame_step * (math.ceil(one.frame_rate / c.max_rate) if fast else 1)
 
 
-def _length(c: ConfigDict, split: str) -> int:
-    return c.test_frames or c.num_frames if split == "test" else c.num_frames
+def _length_field(c: ConfigDict, split: str) -> str:
+    """The field of config.data that tells how long a split's windows are."""
+    return "test_frames" if split == "test" and c.test_frames else "num_frames"
 
 
 def complete(numbers: np.ndarray, num_frames: int, frame_step: int) -> np.ndarray:
@@ -138,8 +138,8 @@ def _none(c: ConfigDict, split: str, windows: int) -> str:
             f"none of the {windows} windows of the {split} split has {who} in its first frame: reduce {fields} or "
             "data.min_visibility, or use more of data.kinds"
         )
-    span = (_length(c, split) - 1) * c.frame_step + 1
-    field = "test_frames" if split == "test" and c.test_frames else "num_frames"
+    field = _length_field(c, split)
+    span = (c[field] - 1) * c.frame_step + 1
     more = "name another of data.test_videos" if c.test_videos else "data.train_share or data.valid_share"
     return (
         f"the {split} split of {c.path} has nowhere {span} frames in a row, or lacks some: reduce data.{field} or "
