@@ -49,23 +49,28 @@ def figures_of(config: ConfigDict, results: dict[tuple[str, float], list[dict]],
 
 
 def picture(config: ConfigDict, per_seed: list[dict[str, Any]]) -> Figure:
-    left = {LABELS[relation]: [seed[f"iou_by_length/{relation}"] for seed in per_seed] for relation in config.relations}
-    right = {
-        LABELS[relation]: [[seed[f"iou/{relation}_{r:g}"] for r in config.randomness] for seed in per_seed]
-        for relation in config.compared
-    }
-    right["static"] = [[seed[f"static/{r:g}"] for r in config.randomness] for seed in per_seed]
-    right["momentum"] = [[seed[f"momentum/{r:g}"] for r in config.randomness] for seed in per_seed]
-    return plots_tracking.accuracy(
-        {"sequence length": (config.lengths, left), "randomness": (config.randomness, right)}
-    )
+    panels = {}
+    if config.relations:
+        curves = {LABELS[r]: [seed[f"iou_by_length/{r}"] for seed in per_seed] for r in config.relations}
+        panels["sequence length"] = (config.lengths, curves)
+    if config.compared:
+        names = {LABELS[relation]: f"iou/{relation}_" for relation in config.compared}
+        names |= {"static": "static/", "momentum": "momentum/"}
+        curves = {
+            label: [[seed[f"{name}{r:g}"] for r in config.randomness] for seed in per_seed]
+            for label, name in names.items()
+        }
+        panels["randomness"] = (config.randomness, curves)
+    return plots_tracking.accuracy(panels)
 
 
 def check(config: ConfigDict) -> None:
     """UserError for what would stop the study only when its turn comes."""
     for name in ("relations", "compared"):
-        if not config[name] or not set(config[name]) <= LABELS.keys():
+        if not set(config[name]) <= LABELS.keys():
             raise UserError(f"{name}={tuple(config[name])}: use some of {', '.join(LABELS)}")
+    if not (config.relations or config.compared):
+        raise UserError(f"relations=() and compared=() leave nothing to train: use some of {', '.join(LABELS)}")
     if not config.randomness or not all(0 <= r <= 1 for r in config.randomness):
         raise UserError(f"randomness={tuple(config.randomness)}: use some within [0, 1]")
     longest = config.run.evaluate.num_frames

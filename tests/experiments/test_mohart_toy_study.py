@@ -26,6 +26,23 @@ def test_every_variant_is_trained_once():
     assert len(whole) == len(set(whole)) == 4 + 2 * 5 - 2
 
 
+def test_panels_by_themselves():
+    lengths, randomness = configs.get_config("lengths"), configs.get_config("randomness")
+    assert [r for _, r in mohart_toy_study.variants(lengths)] == [1.0] * 4
+    assert {relation for relation, _ in mohart_toy_study.variants(randomness)} == {"none", "attention"}
+    assert len(mohart_toy_study.variants(randomness)) == 10
+    with pytest.raises(ValueError, match="write one of :both, :lengths, :randomness"):
+        configs.get_config("left")
+
+
+@pytest.mark.parametrize(("fields", "panel"), [({"compared": ()}, "length"), ({"relations": ()}, "randomness")])
+def test_a_picture_of_one_panel(fields, panel):
+    seed = {"iou_by_length/none": [0.1] * 3, "iou_by_length/max": [0.2] * 3}
+    seed |= {f"{name}{r}": 0.3 for name in ("iou/none_", "static/", "momentum/") for r in (0, 1)}
+    (axes,) = mohart_toy_study.picture(make_config(**fields), [seed]).axes
+    assert panel in axes.get_xlabel()
+
+
 def test_a_run_of_a_variant_has_its_fields():
     run = mohart_toy_study.run_config(make_config(seeds=(3, 4)), "max", 0.25)
     assert (run.model.relation, run.data.randomness, run.seeds) == ("max", 0.25, (3, 4))
@@ -59,7 +76,8 @@ def test_length_counts_frames_from_the_second_one():
     ("fields", "said"),
     [
         ({"relations": ("none", "gossip")}, "use some of none, attention, max, mlp"),
-        ({"compared": ()}, r"compared=\(\): use some of"),
+        ({"compared": ("gossip",)}, "use some of none, attention, max, mlp"),
+        ({"relations": (), "compared": ()}, "leave nothing to train"),
         ({"randomness": (0.0, 1.5)}, r"use some within \[0, 1\]"),
         ({"lengths": (2, 7)}, "use some from 2 to run.evaluate.num_frames=6"),
     ],
