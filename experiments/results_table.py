@@ -134,6 +134,8 @@ def _joined(old: Result, new: Result) -> Result:
     names = sorted((old["config"] | new["config"]).keys() - {"seeds"})
     if differing := [name for name in names if old["config"].get(name) != new["config"].get(name)]:
         raise UserError(f"the results are of other {', '.join(differing)}: only seeds of one config join one result")
+    if "table" in old or "table" in new:
+        raise UserError("a study's own table is of all its seeds: run it with all of them, and record that")
     if repeated := sorted(set(old["seeds"]) & set(new["seeds"])):
         raise UserError(f"the seeds {repeated} are in the result already")
     parts = (old, new)

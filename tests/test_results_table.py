@@ -203,7 +203,7 @@ def test_results_named_in_tables_of_the_thesis_have_a_figure_for_each_column():
 
 def test_seeds_that_were_trained_apart_join_one_result(one_seed, three_seeds, tmp_path):
     figures = {
-        seed: {"count_accuracy": a, "kl": k} for seed, (a, k) in enumerate([(0.9, 1.0), (0.7, 4.0), (0.95, 2.5)])
+        seed: {"count_accuracy": a, "kl": k} for seed, (a, k) in enumerate([(0.9, 1), (0.7, 4), (0.95, 2.5), (1, 1)])
     }
 
     def run(*seeds: int, **config) -> Path:
@@ -229,6 +229,9 @@ def test_seeds_that_were_trained_apart_join_one_result(one_seed, three_seeds, tm
         results_table.record(run(1, note=0), "", "", "", add=True, results=write_result(tmp_path / "other", note=0))
     with pytest.raises(UserError, match="of other model: only"):
         results_table.record(run(1, model=1), "", "", "", add=True, results=tmp_path)
+    (run(3) / "table.md").write_text("| of | all seeds |")
+    with pytest.raises(UserError, match="a study's own table is of all its seeds"):
+        results_table.record(tmp_path / "3", "", "", "", add=True, results=tmp_path)
     with pytest.raises(UserError, match="there is no result to add to"):
         results_table.record(one_seed, "", "none", "", add=True, results=tmp_path)
 

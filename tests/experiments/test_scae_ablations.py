@@ -42,7 +42,7 @@ def test_the_study(tmp_path, monkeypatch):
     names = {f"embedded{affine}/{name}" for affine in ("", "_affine") for name in make_config().ablations}
     assert set(figures["figures"]) == names and figures["seeds"] == [3, 4]
     header, _, full, _ = (tmp_path / "table.md").read_text().splitlines()
-    assert header == "| ablation | embedded | embedded_affine |"
+    assert header == "| ablation | embedded | embedded_affine | thesis: MNIST | 40x40 MNIST | affNIST |"
     special = make_config().runs.embedded.model.special_features
     assert figures["figures"]["embedded/full"]["mean"] == pytest.approx(0.5 + 0.01 * special)
     assert full.startswith(f"| full | {50 + special:.1f} (0.0) | {40 + special:.1f} (0.0)")
@@ -53,8 +53,9 @@ def test_the_table():
     config = make_config()
     per_seed = [{"embedded/full": 0.9, "embedded/no_special_features": v} for v in (0.4, 0.6)]
     full, without = scae_ablations.table(config, per_seed).splitlines()[2:]
-    assert full == "| full | 90.0 (0.0) |"
-    assert without == f"| no special features | 50.0 ({100 * np.std([0.4, 0.6], ddof=1):.1f}) |"
+    assert full == "| full | 90.0 (0.0) | 97.0 (.87) | 98.5 (.1) | 92.2 (.59) |"
+    assert without.startswith(f"| no special features | 50.0 ({100 * np.std([0.4, 0.6], ddof=1):.1f}) | 63.1 (10.55)")
+    assert set(scae_ablations.THESIS) == set(scae_ablations.ABLATIONS)
 
 
 @pytest.mark.parametrize(
