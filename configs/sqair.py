@@ -92,6 +92,9 @@ def model() -> ConfigDict:
     c.propagation_bias = 4.0  # initial logit of staying, under q
     c.propagation_prior_bias = 4.0  # and under p
     c.decoder_bias = -2.0  # initial logit of a decoded pixel; a bright start makes presence collapse
+    # Most of what flows back to a frame from later ones, nats per unit of what is handed on; 0: no limit. Without one,
+    # a few sequences whose objects are lost have gradients hundreds of times those of others.
+    c.gradient_limit = 0.0
     c.presence_prior = ConfigDict()  # 'annealed': success probability of the truncated geometric prior
     c.presence_prior.start = 0.99
     c.presence_prior.end = 1e-5

@@ -654,6 +654,27 @@ def test_pathwise():
         assert np.isfinite(leaf).all() and np.any(leaf) == ("presence'" not in name), name
 
 
+def test_gradients_between_frames_are_limited():
+    """A limit that is never reached changes nothing; a tight one what RNNs are told by later frames, and no value."""
+    _, params, x = setup("annealed")
+    key = keys()[np.argmax(happened(draw("annealed"))["an object joins another one"])]
+
+    def gradient(limit):
+        model = sqair.make(dataclasses.replace(BASE, gradient_limit=limit)).model
+
+        def weight(params):
+            trace = model.trace(params, key, x, HPARAMS)
+            return trace.log_p - trace.log_q
+
+        return jax.jit(jax.value_and_grad(weight))(params)
+
+    (value, free), (same_value, same), (tied_value, tied) = map(gradient, (0.0, 1e9, 1e-3))
+    assert value == pytest.approx(same_value) and value == pytest.approx(tied_value)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), free, same)
+    difference = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), free, tied)
+    assert difference["inference"]["temporal"]["params"]["hn"]["kernel"] > 0.01
+
+
 def test_a_dark_start():
     """Presence is likely and decoded objects are dark at first, or else presence collapses for good."""
     sequential, _, x = setup("annealed")
@@ -698,6 +719,7 @@ def test_number_of_parameters(network, hidden, millions, apart_millions, motion)
         ({"hidden": -1}, "model.hidden=-1 must be positive"),
         ({"decoder_hidden": 0}, "model.decoder_hidden=0 must be positive"),
         ({"num_frames": 0}, "model.num_frames=0 must be positive"),
+        ({"gradient_limit": -1.0}, "model.gradient_limit=-1.0: use 0, for none, or more"),
         ({"likelihood": "poisson"}, "model.likelihood='poisson' is unknown; choose one of gaussian, bernoulli"),
         (
             {"object_size": (8.0, 4.0)},

@@ -1,5 +1,6 @@
 """What every latent-variable model here is made of: pure functions for one datum and one particle."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -63,6 +64,42 @@ def unroll(start: Callable, step: Callable) -> Callable:
         return Trace(z, log_p, log_q, log_q_discrete, outputs | {"log_likelihood": jnp.sum(outputs["log_likelihood"])})
 
     return trace
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def limit_gradients(most: float, state: Any, densities: tuple[Array, Array, Array]) -> tuple[Any, tuple]:
+    """``(state, densities)`` as they are, but of what flows back to the state the norm is limited.
+
+    Through glimpses that lose their object gradients grow from frame to frame: of a few sequences they are thousands of
+    times those of others, and alone say where a step goes.
+
+    Args:
+      most: times the gradients of the state's log_p and log_q; that of its log_q_discrete, the signal of a score,
+        counts once. In nats per unit of the state.
+      state: of a frame and one particle, for the next frame.
+      densities: that `Step` has of the frame: ``log_p``, ``log_q`` and ``log_q_discrete``.
+    """
+    return state, densities
+
+
+def _limit_forward(most: float, state: Any, densities: tuple) -> tuple:
+    return (state, densities), None
+
+
+def _limit_backward(most: float, _: None, gradients: tuple) -> tuple:
+    of_state, (log_p, log_q, discrete) = gradients
+    allowed = most * (jnp.abs(log_p) + jnp.abs(log_q)) + jnp.abs(discrete)
+    squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(of_state) if _is_float(leaf)]
+    factor = jnp.minimum(1.0, allowed / jnp.maximum(jnp.sqrt(sum(squares)), jnp.finfo(jnp.float32).tiny))
+    return jax.tree.map(lambda leaf: factor * leaf if _is_float(leaf) else leaf, of_state), gradients[1]
+
+
+def _is_float(gradient: Array) -> bool:
+    """Gradients of integers are of the type float0, of which nothing can be made."""
+    return gradient.dtype != jax.dtypes.float0
+
+
+limit_gradients.defvjp(_limit_forward, _limit_backward)
 
 
 def frame_keys(key: Array, num_frames: int) -> Array:

@@ -35,6 +35,7 @@ Ours, where the config says so:
   (``rediscovery_bias``); algorithm 3 does not know which frame it is in.
 - The prior of the number of new objects may be annealed instead of learned (``discovery_prior``), and the centres of
   glimpses may leave the canvas (``reach``).
+- What flows back from a frame to the one before may be limited (``gradient_limit``): see `model.limit_gradients`.
 """
 
 import dataclasses
@@ -49,7 +50,7 @@ from jax import Array, lax
 
 from objcentric import distributions
 from objcentric.errors import UserError
-from objcentric.models.model import Model, Sequential, Step, check_fields, unroll
+from objcentric.models.model import Model, Sequential, Step, check_fields, limit_gradients, unroll
 from objcentric.models.scene import Scene, statistics
 from objcentric.nn.activations import elu
 from objcentric.nn.cnn import CNN, SubpixelCNN
@@ -93,6 +94,7 @@ class Config:
     propagation_bias: float = 4.0
     propagation_prior_bias: float = 4.0
     decoder_bias: float = -2.0
+    gradient_limit: float = 0.0
 
     def __post_init__(self):
         positive = ("num_objects", "what_dim", "hidden", "decoder_hidden", "num_frames")
@@ -110,6 +112,8 @@ class Config:
             )
         if self.motion == "velocity" and not self.centred:
             raise UserError("model.centred=False does not go with model.motion='velocity': use motion='position'")
+        if not 0 <= self.gradient_limit < float("inf"):
+            raise UserError(f"model.gradient_limit={self.gradient_limit}: use 0, for none, or more")
         self.scene  # noqa: B018 - checks its fields
 
     @property
@@ -398,7 +402,10 @@ def make(config: Config) -> Sequential:
             "identity": after.identity,
             "objects": after.objects,
         }
-        return Step(after, z, sum(log_p.values()), log_q_old + log_q_new, discrete_old + discrete_new, outputs)
+        densities = sum(log_p.values()), log_q_old + log_q_new, discrete_old + discrete_new
+        if config.gradient_limit:
+            after, densities = limit_gradients(config.gradient_limit, after, densities)
+        return Step(after, z, *densities, outputs)
 
     def score(params, state: State, z: Frame, x: Array, hparams: dict) -> tuple[dict[str, Array], Array, Array]:
         """The parts of log p(x_t, z_t | z_<t), the glimpses and the mean image."""
