@@ -20,5 +20,5 @@ def get_config(variant: str = "fast") -> ConfigDict:
     if variant in ("fast", "any_time"):
         config.data.num_train = 40_000
         config.train.num_steps = 15_000
-        config.curriculum.steps = (7_000, 11_000)
+        config.curriculum.steps = (3_500, 6_000)
     return config
