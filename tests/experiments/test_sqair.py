@@ -103,7 +103,7 @@ def test_impossible_configs(fields, message):
 def test_it_learns_a_batch_by_heart():
     """Of six sequences two are empty, two have one square and two have two."""
     half = {"model__presence_prior__steps": 75, "model__presence_margin__steps": 75}
-    half |= {"model__gradient_limit": 0.0}  # with one it takes 350 steps
+    half |= {"model__gradient_limit": 0.0}  # with the default 350 steps are not surely enough
     config = sequences.make_config(model__hidden=16, objective__num_particles=5, **half)
     experiment = sqair.build(config, data=sequences.make_data())
     _, metrics, black = sequences.learn_by_heart(experiment, 6, num_steps=150, learning_rate=5e-3)

@@ -70,8 +70,8 @@ def unroll(start: Callable, step: Callable) -> Callable:
 def limit_gradients(most: float, state: Any, densities: tuple[Array, Array, Array]) -> tuple[Any, tuple]:
     """``(state, densities)`` as they are, but of what flows back to the state the norm is limited.
 
-    Through glimpses that lose their object gradients grow from frame to frame: of a few sequences they are thousands of
-    times those of others, and alone say where a step goes.
+    Ours. Through glimpses that lose their object gradients grow from frame to frame: of a few sequences they are
+    hundreds of times those of others, and alone say where a step goes. What is limited is no gradient of the bound.
 
     Args:
       most: times the gradients of the state's log_p and log_q; that of its log_q_discrete, the signal of a score,
