@@ -49,7 +49,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
         config.model.update(motion="position", discovery_prior="learned", one_discovery_table=True, centred=False)
         config.model.update(reach=1.0, scale_std=1.0, rediscovery_bias=config.model.discovery_bias)
         config.model.presence_margin.update(start=1e-4, steps=0)
-        config.model.gradient_limit = 0.0
+        config.model.update(gradient_limit=0.0, propagation_order="slots")
         config.optimizer.update(name="rmsprop", learning_rate=1e-5, clip_norm=0.0)
         config.optimizer.update(decay="stairs", stairs_at=(400_000, 1_000_000), stairs_to=(1 / 3, 0.1))
         config.train.update(num_steps=2_000_000, batch_size=32, eval_every=10_000, checkpoint_every=10_000)
@@ -96,6 +96,9 @@ def model() -> ConfigDict:
     # Most of what flows back to a frame from later ones, nats per unit of what is handed on; 0: no limit. Without one,
     # a few sequences whose objects are lost have gradients hundreds of times those of others.
     c.gradient_limit = 200.0
+    # Of the objects that are propagated: 'random', anew in each frame, or 'slots', the same throughout, of which q
+    # learns that the first one is always, say, the upper one, also after they have crossed.
+    c.propagation_order = "random"
     c.presence_prior = ConfigDict()  # 'annealed': success probability of the truncated geometric prior
     c.presence_prior.start = 0.99
     c.presence_prior.end = 1e-5

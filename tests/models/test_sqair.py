@@ -53,6 +53,7 @@ CONFIGS = {
     "learned": dataclasses.replace(BASE, canvas=(8, 7, 3), **LEARNED),
     "conv": dataclasses.replace(BASE, num_objects=2, **CONV),
 }
+CONFIGS["random"] = dataclasses.replace(CONFIGS["learned"], propagation_order="random")
 DRAWS = 200
 
 
@@ -156,7 +157,7 @@ def one_of_each_event(name):
 # ----------------------------------------------------------------------------------------------------------- densities
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["annealed", "learned", "conv"])
 def test_densities_by_hand(name):
     """Of every event: log p(x, z), log q(z | x) and the image means equal those of the second implementation."""
     _, params, x = setup(name)
@@ -467,10 +468,13 @@ def widened():
 
 
 def test_importance_weights_estimate_the_evidence():
-    """E_q[p(z) / q(z | x)] = 1, and E_q[p(x, z) / q(z | x)] = E_p[p(x | z)] = p(x): q's samples have q's density."""
-    params, x = widened(), setup("learned")[2][:2]
+    """E_q[p(z) / q(z | x)] = 1, and E_q[p(x, z) / q(z | x)] = E_p[p(x | z)] = p(x): q's samples have q's density.
+
+    So it is for any order of propagation that does not look at z, and for one that is drawn.
+    """
+    params, x = widened(), setup("random")[2][:2]
     batches = [jax.random.split(jax.random.key(i), DRAWS) for i in range(100, 200)]
-    traces = [tracer("learned")(params, batch, x) for batch in batches]
+    traces = [tracer("random")(params, batch, x) for batch in batches]
     fields = [(trace.outputs["log_likelihood"], trace.log_p, trace.log_q) for trace in traces]
     log_likelihood, log_p, log_q = np.float64(np.concatenate(fields, 1))
 
@@ -589,6 +593,32 @@ def test_the_mode_of_q():
     *_, now = presence(cold)
     assert 0 < now.mean() < 1
     np.testing.assert_array_equal(now, cold.outputs["presence_prob"] > 0.5)
+
+
+def test_propagation_in_random_order():
+    """Any order is as likely, and is that of a model whose slots are in this order; q's mode goes through the slots."""
+    sequential, params, x = setup("annealed")
+    step = sqair.make(dataclasses.replace(BASE, propagation_order="random")).step
+    state, rng = states()[3], np.random.default_rng(3)
+    old = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), jnp.float32), state.objects)
+    nothing = jax.tree.map(jnp.zeros_like, old)
+
+    def in_slots(order):
+        """log q of the same frame and objects, which lie in other slots."""
+        moved, kept = (jax.tree.map(lambda leaf: leaf[order] if leaf.ndim else leaf, each) for each in (state, old))
+        z = sqair.Frame(kept._replace(presence=jnp.ones(3)), nothing)
+        return sequential.step(params, keys()[0], moved, x[1], HPARAMS, z=z).log_q
+
+    def drawn(key, temperature):
+        z = sqair.Frame(old._replace(presence=jnp.ones(3)), nothing)
+        return step(params, key, state, x[1], HPARAMS | {"temperature": temperature}, z=z).log_q
+
+    expected = np.asarray(jax.vmap(in_slots)(jnp.array(list(itertools.permutations(range(3))))))
+    assert np.abs(np.subtract.outer(expected, expected))[~np.eye(6, dtype=bool)].min() > 0.01
+    distance = np.abs(np.asarray(jax.vmap(drawn, (0, None))(keys(), 1.0))[:, None] - expected)
+    assert distance.min(1).max() < 1e-3
+    assert stats.chisquare(np.bincount(distance.argmin(1), minlength=6)).pvalue > 0.01
+    np.testing.assert_allclose(jax.vmap(drawn, (0, None))(keys()[:8], 0.0), expected[0], rtol=1e-5)
 
 
 def test_velocity_is_what_the_last_frame_moved_an_object_by():

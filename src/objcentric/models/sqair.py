@@ -36,6 +36,9 @@ Ours, where the config says so:
 - The prior of the number of new objects may be annealed instead of learned (``discovery_prior``), and the centres of
   glimpses may leave the canvas (``reach``).
 - What flows back from a frame to the one before may be limited (``gradient_limit``): see `model.limit_gradients`.
+- Objects may be propagated in an order that is drawn anew in each frame (``propagation_order``). Else q learns what
+  comes first, say the upper one, and identities keep that order where objects cross. An order that does not depend on
+  what is drawn leaves p(x, z) over q(z | x) an importance weight.
 """
 
 import dataclasses
@@ -60,6 +63,7 @@ _CHOICES = {
     "network": ("mlp", "conv"),
     "motion": ("position", "velocity"),
     "discovery_prior": ("annealed", "learned"),
+    "propagation_order": ("slots", "random"),
 }
 
 
@@ -95,6 +99,7 @@ class Config:
     propagation_prior_bias: float = 4.0
     decoder_bias: float = -2.0
     gradient_limit: float = 0.0
+    propagation_order: str = "slots"
 
     def __post_init__(self):
         positive = ("num_objects", "what_dim", "hidden", "decoder_hidden", "num_frames")
@@ -262,7 +267,21 @@ def make(config: Config) -> Sequential:
         uniform = jax.random.uniform(jax.random.fold_in(key, 1), (slots,))
         return temperature * jax.random.normal(key, (slots, latents)), 0.5 + temperature * (uniform - 0.5)
 
-    def propagate(params, noise: tuple, state: State, x: Array, margin: Array, given: Objects | None, pathwise: bool):
+    def order_of(key: Array, temperature: float | Array) -> Array:
+        """In which slots are propagated, ``[N]``; at temperature 0 as they are."""
+        mixed = config.propagation_order == "random"
+        return jnp.argsort(mixed * temperature * jax.random.uniform(key, (slots,)))
+
+    def propagate(
+        params,
+        noise: tuple,
+        order: Array,
+        state: State,
+        x: Array,
+        margin: Array,
+        given: Objects | None,
+        pathwise: bool,
+    ):
         """Algorithm 2: objects of the frame before, one after another."""
 
         def one(carry, slot):
@@ -311,7 +330,8 @@ def make(config: Config) -> Sequential:
 
         start = params["inference"]["initial_state"]["relation"], jnp.zeros(latents)
         each = (*state.objects, state.velocity, state.temporal, *noise, given)
-        _, (objects, temporal, scores, probability) = lax.scan(one, start, each)
+        _, ordered = lax.scan(one, start, jax.tree.map(lambda leaf: leaf[order], each))
+        objects, temporal, scores, probability = jax.tree.map(lambda leaf: leaf[jnp.argsort(order)], ordered)
         before = state.objects.presence
         discrete = before @ scores["presence"]
         return objects, temporal, before @ scores["objects"] + discrete, discrete, probability
@@ -381,11 +401,14 @@ def make(config: Config) -> Sequential:
         Its ``outputs`` are ``mean [H, W, C]``, ``log_likelihood []``, `Objects` ``objects``, their ``identity [N]`` and
         ``presence_prob [N]``, and in pixels ``boxes [N, 4]`` of glimpses and ``extents [N, 4]`` of what is drawn.
         """
-        noise = [noise_of(each, hparams.get("temperature", 1.0)) for each in jax.random.split(key)]
+        *noise_keys, order_key = jax.random.split(key, 3)
+        temperature = hparams.get("temperature", 1.0)
+        noise = [noise_of(each, temperature) for each in noise_keys]
+        order = order_of(order_key, temperature)
         margin = hparams["presence_margin"]
         given = (None, None) if z is None else z
         propagated, temporal, log_q_old, discrete_old, kept = propagate(
-            params, noise[0], state, x, margin, given[0], pathwise
+            params, noise[0], order, state, x, margin, given[0], pathwise
         )
         discovered, log_q_new, discrete_new, found = discover(
             params, noise[1], state, x, propagated, margin, given[1], pathwise
