@@ -23,6 +23,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config.train.num_steps = 30_000  # on two CPU cores at least as long as configs/sqair.py
     config.train.update(eval_every=1_000, checkpoint_every=1_000)
     config.evaluate.update(num_particles=1_000, num_examples=200, num_pictures=30)
+    config.evaluate.fit_count_prior = True  # else objects cost more than SQAIR's, each anew in each frame
     config.evaluate.addition_steps = 10_000
     if variant == "paper":
         of_paper = sqair.get_config("paper")

@@ -55,9 +55,10 @@ def air() -> ConfigDict:
     c.output_std = 0.3  # std of the Gaussian likelihood
     c.background = "none"  # 'none', 'mlp' or 'deconv': the component b = g(h^N) of notes 2017-12, eq. 11
     c.background_dim = 8  # dimension of z^background ~ N(0, I) between h^N and b; 0: deterministic, as eq. 11
+    c.count_prior = "geometric"  # of n: 'geometric', annealed and truncated; or 'learned', any probabilities
     c.presence_bias = 1.0  # initial logit of presence under q: near 0 objects go unused, at 3 they share one digit
     c.decoder_bias = -2.0  # initial logit of a decoded pixel; a bright start makes presence collapse
-    c.presence_prior = ConfigDict()  # success probability of the truncated geometric prior of n
+    c.presence_prior = ConfigDict()  # 'geometric': success probability of the prior of n
     c.presence_prior.start = 0.99
     c.presence_prior.end = 1e-5
     c.presence_prior.steps = 1_500  # training steps of the geometric annealing
@@ -121,6 +122,9 @@ def evaluate() -> ConfigDict:
     c.num_particles = 100  # K of the IWAE bound reported at the end
     c.particle_chunk = 20  # particles held in memory at once; must divide num_particles
     c.num_examples = 500  # test scenes of that bound, and test sequences of imagined frames (other figures use all)
+    # AIR and SQAIR: whether densities are those of the prior of counts that fits what q finds in training examples, in
+    # place of the annealed one, which makes objects unlikely so that none are used in vain.
+    c.fit_count_prior = False
     c.num_pictures = 8  # scenes shown in the pictures
     c.addition_steps = 0  # of sequences of digits: training steps of a classifier of a frame's sum; 0: leave it out
     c.addition_examples = 5_000  # training sequences whose latents it learns from, at most

@@ -32,6 +32,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config.train.update(num_steps=10_000, batch_size=16, eval_every=1_000, checkpoint_every=500)
     config.train.cpu_devices = 2
     config.evaluate.update(num_particles=1_000, particle_chunk=20, num_examples=200)
+    config.evaluate.fit_count_prior = True
     config.evaluate.given_frames = 3  # frames seen before the others are imagined
     config.evaluate.addition_steps = 10_000  # the paper: 1e7
     if variant == "any_time":
@@ -57,6 +58,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
         config.curriculum.steps = tuple(100_000 * i for i in range(1, 8))
         config.data.update(num_train=60_000, num_test=10_000)
         config.evaluate.update(num_examples=200, addition_steps=10_000_000, addition_examples=60_000)
+        config.evaluate.fit_count_prior = False  # it is learned
     return config
 
 

@@ -1,5 +1,6 @@
 """AIR on images of several objects: counts, locates and describes them without labels."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -28,11 +29,15 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     whole = loader.load(config.data) if data is None else data
     check(config, whole)
     data, num_frames = apart(whole)
-    model = air.make(model_config(config, data.test["image"].shape[1:]))
+    model_fields = model_config(config, data.test["image"].shape[1:])
+    model = air.make(model_fields)
     scheduled = {name: schedules.geometric(**config.model[name]) for name in SCHEDULED}
     # Wake-sleep's dreams need an order of the objects; draws of the prior must be such as the prior has them.
     dreaming = model._replace(generate=in_order(model.generate))
     objective = targets.make(dreaming, config.objective, defensive=targets.prior(model))
+    fitting = config.evaluate.fit_count_prior
+    learned = fitting or model_fields.count_prior == "learned"
+    judge = air.make(dataclasses.replace(model_fields, count_prior="learned")) if fitting else model
     counted = "count" in data.test
 
     def init(key: Array) -> tuple[dict, Any]:
@@ -64,11 +69,11 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     @jax.jit
     def look(params: dict, image: Array, keys: Array) -> dict:
         x, noise = images(image, keys)
-        trace = jax.vmap(model.trace, (None, 0, 0, None))(params, noise, x, annealed)
+        trace = jax.vmap(judge.trace, (None, 0, 0, None))(params, noise, x, annealed)
         log_likelihood = trace.outputs["log_likelihood"]
         # q that slot i + 1 is present supposes that slot i is, but the recurrence over latents has seen it sampled.
         all_present = trace.z | {"presence": jnp.ones_like(trace.z["presence"])}
-        score = jax.vmap(lambda key, x, z: model.trace(params, key, x, annealed, z=z))(noise, x, all_present)
+        score = jax.vmap(lambda key, x, z: judge.trace(params, key, x, annealed, z=z))(noise, x, all_present)
         presence_prob = score.outputs["presence_prob"]
         return {
             "elbo": trace.log_p - trace.log_q,
@@ -81,7 +86,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             "scores": jnp.cumprod(presence_prob, -1),
         }
 
-    bound = evaluation.make_bound(model, config.evaluate, annealed, images)
+    bound = evaluation.make_bound(judge, config.evaluate, annealed, images)
 
     @jax.jit
     def encode(params: dict, image: Array, keys: Array) -> Array:
@@ -89,10 +94,26 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
         def one(image: Array, key: Array) -> Array:
             x, noise = images(image, jax.random.split(key, num_frames))
-            z = jax.vmap(model.trace, (None, 0, 0, None))(params, noise, x, annealed).z
+            z = jax.vmap(judge.trace, (None, 0, 0, None))(params, noise, x, annealed).z
             return (z["what"] * z["presence"][..., None]).reshape(num_frames, -1)
 
         return jax.vmap(one)(image, keys)
+
+    def fitted(params: dict, key: Array) -> dict:
+        """``params`` with the prior of counts that fits q's draws on training examples, to which one of each is added.
+
+        Of frames of sequences, counts are taken to be independent, as AIR has it.
+        """
+        if not fitting:
+            return params
+
+        def of(logits: Array) -> dict:
+            return params | {"generative": params["generative"] | {"count_logits": logits}}
+
+        size = config.model.num_steps + 1
+        few = evaluation.some(data.train)
+        drawn = in_batches(look, of(jnp.zeros(size)), few, key, config.evaluate.batch_size)["drawn"]
+        return of(jnp.log(np.bincount(drawn.round().astype(int), minlength=size) + jnp.ones(size)))
 
     def evaluate(params: dict, split: dict, key: Array, *, final: bool) -> dict[str, Any]:
         """Figures on a split: densities in nats per image, counting and boxes where the split is annotated.
@@ -101,11 +122,13 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         mode, densities are in nats per sequence, as the models of sequences have them; counting is of the objects that
         are there, in view or not, and boxes are of those that are in view, of all frames.
         ``mean_iou`` and the precisions are of the tight boxes of the drawn objects, ``glimpse_iou`` of their glimpses.
-        Scheduled values are those at the end of their schedule. ``final`` adds the IWAE bound of the first
+        Scheduled values are those at the end of their schedule; the prior of counts is fitted if config.evaluate says
+        so. ``final`` adds the IWAE bound of the first
         ``evaluate.num_examples`` images, or sequences, and of the test sequences, unless config.evaluate.addition_steps
         is 0, how well a classifier adds the digits of a frame from its latents.
         """
         look_key, bound_key = jax.random.split(key)
+        params = fitted(params, jax.random.fold_in(key, 3))
         seen = in_batches(look, params, split["image"], look_key, config.evaluate.batch_size)
         figures = {name: num_frames * float(np.mean(seen[name])) for name in ("elbo", "log_likelihood", "kl")}
         if counted:
@@ -139,7 +162,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     @jax.jit
     def pictures(params: dict, image: Array, keys: Array) -> dict:
         x, noise = images(image, keys)
-        z = jax.vmap(model.trace, (None, 0, 0, None))(params, noise, x, annealed).z
+        z = jax.vmap(judge.trace, (None, 0, 0, None))(params, noise, x, annealed).z
         return {"x": x, "z": z, "count": jnp.sum(z["presence"], -1)} | jax.vmap(model.render, (None, 0))(params, z)
 
     render = jax.jit(jax.vmap(model.render, (None, 0)))
@@ -147,12 +170,13 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     @jax.jit
     def imagine(params: dict, keys: Array) -> Array:
         # The annealed prior asks for empty scenes; equally likely counts show what the objects look like.
-        z, _ = jax.vmap(model.generate, (None, 0, None))(params, keys, annealed | {"presence_prior": jnp.ones(())})
+        z, _ = jax.vmap(judge.generate, (None, 0, None))(params, keys, annealed | {"presence_prior": jnp.ones(())})
         return render(params, z)["mean"]
 
     def figures(params: dict, split: dict, key: Array, evaluated: dict) -> dict[str, Any]:
         """Reconstructions with glimpses and objects, samples of the prior, interpolations, and the confusion matrix."""
         look_key, sample_key = jax.random.split(key)
+        params = fitted(params, jax.random.fold_in(key, 3))
         seen = in_batches(pictures, params, split["image"][:200], look_key, config.evaluate.batch_size)
         few = config.evaluate.num_pictures
         drawn = {
@@ -165,7 +189,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         }
         if config.model.background == "none" or config.model.background_dim:
             drawn["samples"] = plots.samples(
-                imagine(params, jax.random.split(sample_key, 32)), "Samples of the prior, every count equally likely"
+                imagine(params, jax.random.split(sample_key, 32)),
+                "Samples of the prior" + ("" if learned else ", every count equally likely"),
             )
         if len(pairs := matching_pairs(seen["count"])):
             drawn["interpolation"] = plots.interpolation(
@@ -228,6 +253,8 @@ def check(config: ConfigDict, data: loader.Data) -> None:
     evaluation.check(config.evaluate)
     addition.check(config.evaluate, data.test)
     evaluation.check_scheduled(config.model, SCHEDULED)
+    if config.evaluate.fit_count_prior and config.model.count_prior == "learned":
+        raise UserError("model.count_prior='learned' needs no fit: set evaluate.fit_count_prior=False")
 
 
 def matching_pairs(counts: np.ndarray, most: int = 6) -> list[tuple[int, int]]:

@@ -65,6 +65,14 @@ def make_bound(model: Model, c: ConfigDict, hparams: dict, read: Callable) -> Ca
     return bound
 
 
+FITTED = 1_000  # training examples, at most, to whose counts a prior is fitted
+
+
+def some(train: Split | Stream) -> np.ndarray:
+    """The images to whose counts a prior is fitted (config.evaluate.fit_count_prior)."""
+    return loader.take(train, range(min(FITTED, loader.size(train))))["image"]
+
+
 def in_batches(
     function: Callable, params: dict, examples: np.ndarray | Split | Stream, key: Array, batch_size: int
 ) -> Any:

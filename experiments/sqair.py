@@ -1,5 +1,6 @@
 """SQAIR on sequences: discovers, tracks and imagines moving objects without labels (thesis, chapter 5)."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -35,16 +36,18 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     num_frames = data.test["image"].shape[1]
     model_fields = model_config(config, data.test["image"].shape[2:], num_frames)
     sequential, scene = sqair.make(model_fields), model_fields.scene
-    model = sequential.model
+    fitting = config.evaluate.fit_count_prior
+    learned = fitting or model_fields.discovery_prior == "learned"
+    judge = sqair.make(dataclasses.replace(model_fields, discovery_prior="learned")) if fitting else sequential
     scheduled = {name: schedules.geometric(**config.model[name]) for name in SCHEDULED}
-    objective = targets.make(model, config.objective, sequential=sequential)
+    objective = targets.make(sequential.model, config.objective, sequential=sequential)
     counted = "count" in data.test
     given, read = config.evaluate.given_frames, sequences.reader(config.model.likelihood)
 
     def init(key: Array) -> tuple[dict, Any]:
         model_key, objective_key = jax.random.split(key)
         baseline, aux = objective.init(objective_key, data.test["image"][0])
-        return model.init(model_key) | {"baseline": baseline}, aux
+        return sequential.model.init(model_key) | {"baseline": baseline}, aux
 
     def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
         hparams = {name: schedule(step) for name, schedule in scheduled.items()}
@@ -63,7 +66,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
     def trace(params: dict, image: Array, keys: Array, temperature: Array | float = 1.0) -> Any:
         x, keys = read(image, keys)
-        return jax.vmap(model.trace, (None, 0, 0, None))(params, keys, x, annealed | {"temperature": temperature})
+        return jax.vmap(judge.model.trace, (None, 0, 0, None))(params, keys, x, annealed | {"temperature": temperature})
 
     @jax.jit
     def look(params: dict, image: Array, keys: Array, temperature: Array | float) -> dict:
@@ -96,10 +99,24 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         """An annealed prior is as it was at first, in the first frame: any number of objects is as likely."""
         return annealed | {"presence_prior": jnp.where(state.first > 0, 1.0, annealed["presence_prior"])}
 
-    bound = evaluation.make_bound(model, config.evaluate, annealed, read)
-    foresee = sequences.foresee(sequential, annealed, given, drawn, read)
-    predict = sequences.predict(sequential, annealed, read)
-    dream = sequences.dream(sequential, dreamt, num_frames, drawn)
+    bound = evaluation.make_bound(judge.model, config.evaluate, annealed, read)
+    foresee = sequences.foresee(judge, annealed, given, drawn, read)
+    predict = sequences.predict(judge, annealed, read)
+    dream = sequences.dream(judge, dreamt, num_frames, drawn)
+
+    def fitted(params: dict, key: Array) -> dict:
+        """``params`` with the prior of new objects that fits q's draws on training sequences (`discovery_table`)."""
+        if not fitting:
+            return params
+
+        def of(logits: Array) -> dict:
+            return params | {"generative": params["generative"] | {"discovery_logits": logits}}
+
+        slots = config.model.num_objects
+        draw = functools.partial(look, temperature=1.0)
+        blank = of(jnp.zeros((2, slots + 1, slots + 1)))  # q does not depend on it
+        seen = in_batches(draw, blank, evaluation.some(data.train), key, config.evaluate.batch_size)
+        return of(discovery_table(seen["found"].sum(-1) - seen["discovered"], seen["discovered"], slots))
 
     def evaluate(params: dict, split: dict, key: Array, *, final: bool) -> dict[str, Any]:
         """Figures on a split: densities in nats per sequence, counting, boxes and identities where it is annotated.
@@ -112,8 +129,10 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         errors of imagined and of next frames, how far objects are from their paths in the likeliest imagined frames
         (`tracking.path_errors`) and, unless config.evaluate.addition_steps is 0, how well a classifier
         adds the digits of a frame from its latents.
+        The prior of new objects is the fitted one, if config.evaluate says so.
         """
-        look_key, *keys = jax.random.split(key, 5)
+        look_key, fit_key, *keys = jax.random.split(key, 6)
+        params = fitted(params, fit_key)
         size = config.evaluate.batch_size
         draw, mode = (functools.partial(look, temperature=t) for t in (1.0, 0.0))
         seen = in_batches(draw, params, split["image"], look_key, size)
@@ -152,14 +171,15 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
     def figures(params: dict, split: dict, key: Array, evaluated: dict) -> dict[str, Any]:
         """Filmstrips and animations: what is seen, what is imagined after the given frames, and what is dreamt."""
-        look_key, imagine_key, dream_key = jax.random.split(key, 3)
+        look_key, imagine_key, dream_key, fit_key = jax.random.split(key, 4)
+        params = fitted(params, fit_key)
         few, size = sequences.worth_showing(split["image"], config.evaluate.num_pictures), config.evaluate.batch_size
         seen = in_batches(reconstruct, params, few, look_key, size)
         imagined = in_batches(foresee, params, few, imagine_key, size)
         samples = jax.device_get(dream(params, jax.random.split(dream_key, len(few))))
         inputs = Strip("input", few)
         names = sequences.frame_names(num_frames, given)
-        title = "any number of objects in the first frame" if config.model.discovery_prior == "annealed" else ""
+        title = "" if learned else "any number of objects in the first frame"
         return {
             **sequences.pictures("tracking", [inputs, strip("SQAIR", seen)]),
             **sequences.pictures("imagined", [inputs, *(strip(name, imagined[name]) for name in imagined)], names),
@@ -187,6 +207,17 @@ def born(split: dict) -> np.ndarray:
     """How many objects appear in each frame ``[T]``, on average; without ``presence``, those by which counts grow."""
     there = split["presence"] if "presence" in split else split["count"][..., None]
     return np.maximum(np.diff(there.astype(int), axis=1, prepend=0), 0).sum(-1).mean(0)
+
+
+def discovery_table(propagated: np.ndarray, discovered: np.ndarray, slots: int) -> Array:
+    """log p(D_t | P_t) ``[2, N + 1, N + 1]`` (eq. 5.8) of the first frame, and of all later ones.
+
+    These are the shares of the numbers ``[M, T]`` of propagated and discovered objects, to which one of each is added.
+    """
+    table = np.ones((2, slots + 1, slots + 1))
+    later = np.broadcast_to(np.arange(propagated.shape[1]) > 0, propagated.shape).astype(int)
+    np.add.at(table, (later, propagated.round().astype(int), discovered.round().astype(int)), 1)
+    return jnp.log(jnp.asarray(table / table.sum(-1, keepdims=True), jnp.float32))
 
 
 def in_view(boxes: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
@@ -239,6 +270,8 @@ def check(config: ConfigDict, data: loader.Data) -> None:
     curriculum.check(config.curriculum, data.test["image"].shape[1], config.train.num_steps)
     addition.check(config.evaluate, data.test)
     evaluation.check_scheduled(config.model, SCHEDULED)
+    if config.evaluate.fit_count_prior and config.model.discovery_prior == "learned":
+        raise UserError("model.discovery_prior='learned' needs no fit: set evaluate.fit_count_prior=False")
 
 
 def merged(array: np.ndarray) -> np.ndarray:

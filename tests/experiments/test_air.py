@@ -236,6 +236,24 @@ def test_figures_of_the_frames_of_sequences(monkeypatch):
     assert figures["mean_iou"] == pytest.approx(1) and figures["average_precision"] == pytest.approx(1)
 
 
+def test_the_prior_of_counts_is_fitted_to_training_scenes(monkeypatch):
+    """To the counts q draws there, to which one of each is added: 12, 12 and 11 of 35."""
+    data = scenes.make_data()
+
+    def trace(params, key, x, hparams, *, z=None, pathwise=True):
+        drawn = oracle(data.train).trace(params, key, x, hparams)
+        count = jnp.sum(drawn.z["presence"]).astype(int)
+        return drawn._replace(log_p=jax.nn.log_softmax(params["generative"]["count_logits"])[count])
+
+    made = []
+    monkeypatch.setattr(air.air, "make", lambda config: made.append(config) or Model(unused, trace, unused, unused))
+    experiment = air.build(scenes.make_config(evaluate__fit_count_prior=True), data=data)
+    assert [config.count_prior for config in made] == ["geometric", "learned"]  # trained, and evaluated
+    figures = experiment.evaluate({"generative": {}}, data.train, jax.random.key(0), final=False)
+    expected = np.array([11, 11, 10]) @ np.log(np.array([12, 12, 11]) / 35) / 32
+    assert figures["elbo"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_sums_of_the_digits_of_frames(monkeypatch):
     """The classifier gets z^what of each frame's objects, 0 where there is none, and the frame's sum."""
     given = {}
@@ -332,6 +350,10 @@ def test_interpolation_ends_at_both_scenes():
         ({"model__presence_prior__start": 0.0}, r"model.presence_prior: start=.* must lie in \(0, 1.0\]"),
         ({"model__presence_prior__end": 1.5}, r"model.presence_prior: start=.* must lie in \(0, 1.0\]"),
         ({"model__recurrence": "none"}, "model.recurrence='none' is unknown"),
+        (
+            {"model__count_prior": "learned", "evaluate__fit_count_prior": True},
+            "model.count_prior='learned' needs no fit: set evaluate.fit_count_prior=False",
+        ),
         ({"model__object_size": 10.0}, "model.object_size=10.0 leaves no room on a canvas of 12x14"),
         ({"optimizer__name": "sgd"}, "optimizer.name='sgd' is unknown"),
     ],

@@ -90,6 +90,7 @@ def test_late_objects_are_no_failure():
         ({"objective__name": "nvil"}, "objective.name='nvil' is not for growing sequences"),
         ({"objective__name": "fivo"}, "objective.name='fivo' needs two or more filters"),
         ({"model__network": "cnn"}, "model.network='cnn' is unknown"),
+        ({"model__discovery_prior": "learned"}, "model.discovery_prior='learned' needs no fit: set evaluate.fit_count"),
         ({"model__presence_prior__end": 0.0}, "model.presence_prior: start="),
         ({"model__rediscovery_factor__end": 1e-60}, "model.rediscovery_factor: start="),
         ({"model__rediscovery_factor__begin": -1}, "model.rediscovery_factor: .* begin=-1 must be >= 0"),
@@ -203,7 +204,7 @@ def oracle(split, found, discovered, identity, *, blind=0.0, log_w=lambda hparam
 
 
 def evaluate(monkeypatch, split, *answers, of={}, final=False, **fields):  # noqa: B006
-    config = sequences.make_config(evaluate__addition_steps=0, **fields)
+    config = sequences.make_config(**{"evaluate__addition_steps": 0, "evaluate__fit_count_prior": False} | fields)
     monkeypatch.setattr(model, "make", lambda config: oracle(split, *answers, **of))
     experiment = sqair.build(config, data=sequences.make_data()._replace(test=split))
     return experiment, experiment.evaluate({}, split, jax.random.key(0), final=final)
@@ -290,9 +291,47 @@ def test_dreams_begin_with_any_number_of_objects(monkeypatch):
     """As likely one as another; later none come, as the annealed prior has it."""
     asked = []
     monkeypatch.setattr(sqair.sequences, "dream", lambda sequential, hparams_of, *args: asked.append(hparams_of))
-    sqair.build(sequences.make_config(model__presence_prior__end=0.25), data=sequences.make_data())
+    fields = {"model__presence_prior__end": 0.25, "evaluate__fit_count_prior": False}
+    sqair.build(sequences.make_config(**fields), data=sequences.make_data())
     state = model.State(*[None] * (len(model.State._fields) - 1), first=jnp.array([1.0, 0.0]))
     np.testing.assert_allclose(asked[0](state)["presence_prior"], [1.0, 0.25])
+
+
+def test_shares_of_new_objects():
+    propagated = np.array([[0.0, 0, 1, 2], [0, 1, 1, 1], [0, 0, 0, 0]])
+    discovered = np.array([[0.0, 1, 1, 0], [1, 0, 0, 0], [2, 0, 0, 0]])
+    shares = np.exp(sqair.discovery_table(propagated, discovered, 2))
+    np.testing.assert_allclose(shares[0], np.ones((3, 3)) / 3, rtol=1e-5)  # one of each number, twice over
+    later = [[4 / 7, 2 / 7, 1 / 7], [4 / 7, 2 / 7, 1 / 7], [2 / 4, 1 / 4, 1 / 4]]
+    np.testing.assert_allclose(shares[1], later, rtol=1e-5)
+
+
+def test_the_prior_of_counts_is_fitted_to_training_sequences(monkeypatch):
+    """To what q finds there, old and new; densities then are those of the fitted prior, and of the same draws."""
+    split, asked = distinct(), []
+    monkeypatch.setattr(sqair.evaluation, "some", lambda train: split["image"])
+    monkeypatch.setattr(sqair, "discovery_table", lambda *args: asked.append(args) or jnp.zeros((2, 3, 3)))
+    config = sequences.make_config(evaluate__fit_count_prior=True)
+    with monkeypatch.context() as replaced:
+        replaced.setattr(model, "make", lambda config: oracle(split, *truth(split)))
+        experiment = sqair.build(config, data=sequences.make_data())
+        experiment.evaluate({"generative": {}}, split, jax.random.key(0), final=False)
+    there, discovered, _ = truth(split)
+    np.testing.assert_array_equal(asked[0][1], discovered.sum(-1))
+    np.testing.assert_array_equal(asked[0][0], there.sum(-1) - discovered.sum(-1))
+
+    monkeypatch.undo()
+    config.model.presence_prior.end = 1e-5
+    figures = {}
+    for fit in (False, True):
+        config.evaluate.fit_count_prior = fit
+        experiment = scenes.filled(sqair.build(config, data=sequences.make_data()))
+        params = experiment.init(jax.random.key(0))[0]
+        figures[fit] = experiment.evaluate(params, experiment.data.test, jax.random.key(0), final=False)
+    assert figures[True]["log_likelihood"] == pytest.approx(figures[False]["log_likelihood"])
+    assert figures[True]["count_accuracy"] == figures[False]["count_accuracy"]
+    assert sum(figures[False]["discovered_t"]) > 0.5
+    assert figures[True]["elbo"] > figures[False]["elbo"] + 5
 
 
 def test_sums_are_told_from_what_is_present(monkeypatch):

@@ -100,6 +100,25 @@ def test_densities_by_hand(name):
             np.testing.assert_allclose(value, exact, rtol=2e-5, atol=2e-4)
 
 
+def test_a_learned_prior_of_counts():
+    """It takes the place of the geometric one in log p and in draws of the prior; it begins with equal chances."""
+    model, params, x = setup("image")
+    learned = air.make(dataclasses.replace(BASE, count_prior="learned"))
+    initial = jax.eval_shape(learned.init, jax.random.key(0))["generative"]["count_logits"]
+    assert initial.shape == (4,)
+    logits = jnp.array([0.5, -1.0, 2.0, -30.0])
+    params |= {"generative": params["generative"] | {"count_logits": logits}}
+    geometric = np.log(0.3) * np.arange(4) - np.log((0.3 ** np.arange(4)).sum())
+    for count, trace in enumerate(one_of_each_count(draw("image"))):
+        ours = learned.trace(params, jax.random.key(99), x, HPARAMS, z=trace.z)
+        difference = jax.nn.log_softmax(logits)[count] - geometric[count]
+        assert float(ours.log_p - trace.log_p) == pytest.approx(float(difference), abs=2e-4)
+    keys = jax.random.split(jax.random.key(0), 3000)
+    counts = jax.jit(jax.vmap(lambda key: learned.generate(params, key, HPARAMS)[0]["presence"].sum()))(keys)
+    shares = np.bincount(np.asarray(counts).astype(int), minlength=4) / len(keys)
+    np.testing.assert_allclose(shares, jax.nn.softmax(logits), atol=4 * np.sqrt(0.25 / len(keys)))
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_scoring_what_was_drawn(name):
     """Gives the same densities; and one at a time the same as in a batch."""

@@ -39,6 +39,7 @@ class Config:
     output_std: float = 0.3
     background: str = "none"
     background_dim: int = 8
+    count_prior: str = "geometric"
     presence_bias: float = 1.0
     decoder_bias: float = -2.0
 
@@ -58,6 +59,7 @@ class Config:
 _CHOICES = {
     "recurrence": ("image", "latent"),
     "background": ("none", "mlp", "deconv"),
+    "count_prior": ("geometric", "learned"),
 }
 
 
@@ -107,6 +109,8 @@ def make(config: Config) -> Model:
                     params[part][name] = net.init(subkey, jnp.zeros(inputs[name]))
         initial = 0.1 * jax.random.normal(key, (2, config.hidden))
         params["inference"]["initial_state"] = {"cell": initial[0], "hidden": initial[1]}
+        if config.count_prior == "learned":
+            params["generative"]["count_logits"] = jnp.zeros(num_steps + 1)
         return params
 
     def apply(params, part: str, name: str, *args):
@@ -128,14 +132,21 @@ def make(config: Config) -> Model:
     what_prior = distributions.normal(jnp.zeros(config.what_dim), jnp.ones(config.what_dim))
     background_prior = distributions.normal(jnp.zeros(config.background_dim), jnp.ones(config.background_dim))
 
-    def log_prior(z: dict, hparams: dict) -> Array:
+    def count_log_prob(params, hparams: dict) -> Array:
+        """log p(n) ``[N + 1]``."""
+        if config.count_prior == "learned":
+            return jax.nn.log_softmax(params["generative"]["count_logits"])
+        return distributions.truncated_geometric_log_prob(
+            jnp.arange(num_steps + 1), hparams["presence_prior"], num_steps
+        )
+
+    def log_prior(params, z: dict, hparams: dict) -> Array:
         """log p(n) + sum_{i <= n} log p(z^i) (eqs. 2 and 3)."""
         where, what = (
             jax.vmap(functools.partial(distributions.log_prob, prior))(z[name])
             for prior, name in ((scene.where_prior, "where"), (what_prior, "what"))
         )
-        count = jnp.sum(z["presence"])
-        log_p = distributions.truncated_geometric_log_prob(count, hparams["presence_prior"], num_steps)
+        log_p = count_log_prob(params, hparams)[jnp.round(jnp.sum(z["presence"])).astype(jnp.int32)]
         log_p += jnp.sum(z["presence"] * (where + what))
         if has_background and config.background_dim:
             log_p += distributions.log_prob(background_prior, z["background"])
@@ -212,8 +223,8 @@ def make(config: Config) -> Model:
         """Draws z ~ q(z | x), or scores the given z, for the image ``x [H, W, C]`` in [0, 1].
 
         Args:
-          hparams: ``presence_prior``, the success probability of the geometric prior, and ``presence_margin``: q of
-            presence stays within (margin, 1 - margin).
+          hparams: ``presence_prior``, the success probability of the geometric prior (read by no learned one), and
+            ``presence_margin``: q of presence stays within (margin, 1 - margin).
           z: ``presence [N]`` (ones, then zeros), ``where [N, 3]``, ``what [N, what_dim]`` and, with a background
             component, ``background``; ``None`` to draw it.
           pathwise: whether gradients flow through the draw of the continuous latents.
@@ -245,7 +256,7 @@ def make(config: Config) -> Model:
             "boxes": scene.boxes(drawn["where"]),
             "extents": scene.extents(glimpses, drawn["where"]),
         }
-        return Trace(drawn, log_likelihood + log_prior(drawn, hparams), log_q, log_q_discrete, outputs)
+        return Trace(drawn, log_likelihood + log_prior(params, drawn, hparams), log_q, log_q_discrete, outputs)
 
     def render(params, z: dict) -> dict:
         """Pictures of ``z``: ``mean [H, W, C]``, ``objects [N, H, W, C]``, ``background``, ``boxes [N, 4]``."""
@@ -263,10 +274,7 @@ def make(config: Config) -> Model:
         if has_background and not config.background_dim:
             raise UserError("a deterministic background (model.background_dim=0) has no prior to sample from")
         keys = jax.random.split(key, 5)
-        log_p = distributions.truncated_geometric_log_prob(
-            jnp.arange(num_steps + 1), hparams["presence_prior"], num_steps
-        )
-        count = jax.random.categorical(keys[0], log_p)
+        count = jax.random.categorical(keys[0], count_log_prob(params, hparams))
         z = {
             "presence": (jnp.arange(num_steps) < count).astype(jnp.float32),
             "where": scene.where_prior.sample(seed=keys[1], sample_shape=num_steps),
