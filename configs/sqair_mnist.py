@@ -19,6 +19,6 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config.model.object_size = (20.0, 20.0)
     if variant in ("fast", "any_time"):
         config.data.num_train = 40_000
-        config.train.num_steps = 15_000
-        config.curriculum.steps = (3_500, 6_000)
+        config.train.num_steps = 8_000
+        config.curriculum.steps = (1_500, 3_000)
     return config
