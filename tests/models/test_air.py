@@ -107,7 +107,7 @@ def test_a_learned_prior_of_counts():
     initial = jax.eval_shape(learned.init, jax.random.key(0))["generative"]["count_logits"]
     assert initial.shape == (4,)
     logits = jnp.array([0.5, -1.0, 2.0, -30.0])
-    params |= {"generative": params["generative"] | {"count_logits": logits}}
+    params = params | {"generative": params["generative"] | {"count_logits": logits}}
     geometric = np.log(0.3) * np.arange(4) - np.log((0.3 ** np.arange(4)).sum())
     for count, trace in enumerate(one_of_each_count(draw("image"))):
         ours = learned.trace(params, jax.random.key(99), x, HPARAMS, z=trace.z)
