@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from experiments.evaluation import in_batches
+from objcentric.data import loader
 from objcentric.data.loader import Split, Stream
 from objcentric.errors import UserError
 from objcentric.nn.mlp import MLP
@@ -30,7 +31,7 @@ def evaluate(encode: Callable, params: dict, train: Split | Stream, test: Split,
       encode: ``(params, image [B, T, ...], keys [B]) -> codes [B, T, D]``.
       c: config.evaluate, of which this reads ``addition_steps``, ``addition_examples`` and ``batch_size``.
     """
-    splits = {"train": first(train, c.addition_examples), "test": test}
+    splits = {"train": loader.first(train, c.addition_examples), "test": test}
     sums = {name: frame_sums(split).reshape(-1) for name, split in splits.items()}
     keys = jax.random.split(key, 3)
     codes = {
@@ -102,10 +103,3 @@ def frame_sums(split: Split) -> np.ndarray:
             f"labels in a frame add up to {sums.min()} .. {sums.max()}, beyond 0 .. 18: set evaluate.addition_steps=0"
         )
     return sums
-
-
-def first(split: Split | Stream, num: int) -> Split:
-    """The first ``num`` examples, or all there are."""
-    if isinstance(split, Stream):
-        return split.read(range(min(num, split.size)))
-    return {name: array[:num] for name, array in split.items()}

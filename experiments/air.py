@@ -111,7 +111,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             return params | {"generative": params["generative"] | {"count_logits": logits}}
 
         size = config.model.num_steps + 1
-        few = evaluation.some(data.train)
+        few = loader.first(data.train, evaluation.FITTED)["image"]
         drawn = in_batches(look, of(jnp.zeros(size)), few, key, config.evaluate.batch_size)["drawn"]
         return of(jnp.log(np.bincount(drawn.round().astype(int), minlength=size) + jnp.ones(size)))
 
@@ -123,9 +123,9 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         are there, in view or not, and boxes are of those that are in view, of all frames.
         ``mean_iou`` and the precisions are of the tight boxes of the drawn objects, ``glimpse_iou`` of their glimpses.
         Scheduled values are those at the end of their schedule; the prior of counts is fitted if config.evaluate says
-        so. ``final`` adds the IWAE bound of the first
-        ``evaluate.num_examples`` images, or sequences, and of the test sequences, unless config.evaluate.addition_steps
-        is 0, how well a classifier adds the digits of a frame from its latents.
+        so. ``final`` adds the IWAE bound of the first ``evaluate.num_examples`` images, or sequences, and of the test
+        sequences, unless config.evaluate.addition_steps is 0, how well a classifier adds the digits of a frame from its
+        latents.
         """
         look_key, bound_key = jax.random.split(key)
         params = fitted(params, jax.random.fold_in(key, 3))

@@ -16,6 +16,8 @@ from objcentric.errors import UserError
 from objcentric.models.model import Model
 from objcentric.training import parallel, targets
 
+FITTED = 1_000  # training examples, at most, to whose counts a prior is fitted (config.evaluate.fit_count_prior)
+
 
 def check(c: ConfigDict) -> None:
     """UserError where config.evaluate does not make sense."""
@@ -63,14 +65,6 @@ def make_bound(model: Model, c: ConfigDict, hparams: dict, read: Callable) -> Ca
         return {"iwae": objectives.log_mean_exp(chunks.T)}
 
     return bound
-
-
-FITTED = 1_000  # training examples, at most, to whose counts a prior is fitted
-
-
-def some(train: Split | Stream) -> np.ndarray:
-    """The images to whose counts a prior is fitted (config.evaluate.fit_count_prior)."""
-    return loader.take(train, range(min(FITTED, loader.size(train))))["image"]
 
 
 def in_batches(

@@ -115,7 +115,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         slots = config.model.num_objects
         draw = functools.partial(look, temperature=1.0)
         blank = of(jnp.zeros((2, slots + 1, slots + 1)))  # q does not depend on it
-        seen = in_batches(draw, blank, evaluation.some(data.train), key, config.evaluate.batch_size)
+        few = loader.first(data.train, evaluation.FITTED)["image"]
+        seen = in_batches(draw, blank, few, key, config.evaluate.batch_size)
         return of(discovery_table(seen["found"].sum(-1) - seen["discovered"], seen["discovered"], slots))
 
     def evaluate(params: dict, split: dict, key: Array, *, final: bool) -> dict[str, Any]:

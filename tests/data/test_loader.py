@@ -9,6 +9,7 @@ from configs import mohart_toy, sqair_pedestrians
 from objcentric.data import loader, mot, pedestrians
 from objcentric.errors import UserError
 from tests.data import test_labelled, tracks, videos
+from tests.experiments import sequences
 
 
 def test_splits_have_the_promised_arrays(config):
@@ -75,6 +76,16 @@ def test_wrong_field_of_moving_digits_is_named(moving_config, field, value):
     with pytest.raises(UserError, match=f"^data.{field} ") as error:
         loader.load(moving_config)
     assert "\n" not in str(error.value)
+
+
+def test_the_first_examples():
+    split = sequences.make_split(5, 0)
+    stream = loader.Stream(5, lambda rows: {name: array[list(rows)] for name, array in split.items()})
+    for num in (3, 9):
+        for source in (split, stream):
+            found = loader.first(source, num)
+            assert found.keys() == split.keys()
+            np.testing.assert_array_equal(found["image"], split["image"][:num])
 
 
 def test_fields_of_another_kind_of_data(config, moving_config):

@@ -5,9 +5,7 @@ import numpy as np
 import pytest
 
 from experiments import addition
-from objcentric.data.loader import Stream
 from objcentric.errors import UserError
-from tests.experiments import sequences
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -43,16 +41,6 @@ def test_sums():
 def test_sums_that_are_none(split, message):
     with pytest.raises(UserError, match=f"^{message}.*: set evaluate.addition_steps=0$"):
         addition.frame_sums(split)
-
-
-def test_the_first_examples():
-    split = sequences.make_split(5, 0)
-    stream = Stream(5, lambda rows: {name: array[list(rows)] for name, array in split.items()})
-    for num in (3, 9):
-        for source in (split, stream):
-            found = addition.first(source, num)
-            assert found.keys() == split.keys()
-            np.testing.assert_array_equal(found["image"], split["image"][:num])
 
 
 def test_it_is_left_between_chunks(monkeypatch):

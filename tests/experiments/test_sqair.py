@@ -309,18 +309,16 @@ def test_shares_of_new_objects():
 def test_the_prior_of_counts_is_fitted_to_training_sequences(monkeypatch):
     """To what q finds there, old and new; densities then are those of the fitted prior, and of the same draws."""
     split, asked = distinct(), []
-    monkeypatch.setattr(sqair.evaluation, "some", lambda train: split["image"])
-    monkeypatch.setattr(sqair, "discovery_table", lambda *args: asked.append(args) or jnp.zeros((2, 3, 3)))
     config = sequences.make_config(evaluate__fit_count_prior=True)
     with monkeypatch.context() as replaced:
+        replaced.setattr(sqair, "discovery_table", lambda *args: asked.append(args) or jnp.zeros((2, 3, 3)))
         replaced.setattr(model, "make", lambda config: oracle(split, *truth(split)))
-        experiment = sqair.build(config, data=sequences.make_data())
+        experiment = sqair.build(config, data=sequences.make_data()._replace(train=split))
         experiment.evaluate({"generative": {}}, split, jax.random.key(0), final=False)
     there, discovered, _ = truth(split)
     np.testing.assert_array_equal(asked[0][1], discovered.sum(-1))
     np.testing.assert_array_equal(asked[0][0], there.sum(-1) - discovered.sum(-1))
 
-    monkeypatch.undo()
     config.model.presence_prior.end = 1e-5
     figures = {}
     for fit in (False, True):

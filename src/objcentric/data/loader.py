@@ -77,6 +77,13 @@ def take(examples: Split | Stream | np.ndarray, rows: Sequence[int]) -> Split | 
     return {key: array[np.asarray(rows)] for key, array in examples.items()}
 
 
+def first(split: Split | Stream, num: int) -> Split:
+    """The first ``num`` examples, or all there are."""
+    if isinstance(split, Stream):
+        return split.read(range(min(num, split.size)))
+    return {name: array[:num] for name, array in split.items()}
+
+
 def frames(split: Split | Stream) -> Split | Stream:
     """The M * T frames of M sequences, in order, as single scenes: image [M * T, H, W, 1], count [M * T], ...
 

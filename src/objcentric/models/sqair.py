@@ -331,7 +331,8 @@ def make(config: Config) -> Sequential:
         start = params["inference"]["initial_state"]["relation"], jnp.zeros(latents)
         each = (*state.objects, state.velocity, state.temporal, *noise, given)
         _, ordered = lax.scan(one, start, jax.tree.map(lambda leaf: leaf[order], each))
-        objects, temporal, scores, probability = jax.tree.map(lambda leaf: leaf[jnp.argsort(order)], ordered)
+        back = jnp.argsort(order)
+        objects, temporal, scores, probability = jax.tree.map(lambda leaf: leaf[back], ordered)
         before = state.objects.presence
         discrete = before @ scores["presence"]
         return objects, temporal, before @ scores["objects"] + discrete, discrete, probability
