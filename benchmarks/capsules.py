@@ -3,24 +3,33 @@
   python -m benchmarks.capsules          # configs/ccae.py and configs/scae.py
   python -m benchmarks.capsules --write  # and writes the table to benchmarks/capsules.md
 
+Beside them the mixture of pixels alone, with its gradients: of all pixels, of one in each block, and as plainly as
+equation 6.9 has it, whose batch holds all parts of all pixels at once.
+
 A training step is all that training does: batch, gradient, optimizer and guard, on one device. Settings take turns, so
 that a slow moment of the machine slows all alike; a ratio is the median over the turns, a time the best of them.
 """
 
 import argparse
+import dataclasses
 import datetime
 import importlib
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks.program import Program, table, take_turns, training
 from configs import ccae as ccae_config
 from configs import scae as scae_config
+from objcentric import distributions, explainer
 from objcentric.data.loader import Data
+from objcentric.models import pcae
 from objcentric.training import machine
 
 README = Path(__file__).parent / "capsules.md"
@@ -33,6 +42,12 @@ A training step of `configs/ccae.py` and `configs/scae.py` and of changes to the
 compiled step holds, its arguments included.
 
 {table}
+
+The mixture of pixels alone (equation 6.9), of `configs/scae.py:mnist40` and its gradients: plain, as the equation has
+it for the whole batch at once; and as the model computes it, image by image on a CPU, of one pixel in each block of
+model.pixel_stride by as many.
+
+{pixels}
 """
 COLUMNS = {
     "config": ("config", ""),
@@ -42,6 +57,13 @@ COLUMNS = {
     "examples_per_s": ("examples/s", ".0f"),
     "ratio": ("time, relative", ".2f"),
     "compile_s": ("compiled in, s", ".0f"),
+    "memory_mb": ("memory, MB", ".0f"),
+}
+
+PIXEL_COLUMNS = {
+    "mixture": ("mixture", ""),
+    "ms_per_image": ("ms/image", ".2f"),
+    "ratio": ("time, relative", ".2f"),
     "memory_mb": ("memory, MB", ".0f"),
 }
 
@@ -56,6 +78,8 @@ SETTINGS = [
     Setting("ccae", (("model.decoder", "baseline"),)),
     Setting("ccae", (("model.num_capsules", 12),)),
     Setting("scae:mnist40"),
+    Setting("scae:mnist40", (("model.pixel_stride", 1),)),
+    Setting("scae:mnist40", (("train.batch_size", 128),)),
     Setting("scae:mnist40", (("model.num_parts", 48),)),
     Setting("scae:mnist40", (("model.num_capsules", 48),)),
     Setting("scae:mnist40", (("model.part_encoder", "linear"),)),
@@ -73,6 +97,7 @@ def main() -> None:
         machine=machine.describe(),
         turns=arguments.turns,
         table=table(COLUMNS, measure(SETTINGS, arguments.turns)),
+        pixels=table(PIXEL_COLUMNS, measure_pixels(arguments.turns)),
     )
     print(page)
     if arguments.write:
@@ -113,6 +138,58 @@ def measure(settings: Sequence[Setting], turns: int) -> list[dict]:
 def learning(config: ConfigDict) -> Program:
     experiment = importlib.import_module(f"experiments.{config.experiment}")
     return training(experiment.build(config, data=noise(config)), config.train.batch_size)
+
+
+def measure_pixels(turns: int, config: ConfigDict | None = None) -> list[dict]:
+    """Figures of mixtures of pixels, by the names in `PIXEL_COLUMNS`; ratios are to the plain one."""
+    config = make_config(Setting("scae:mnist40")) if config is None else config
+    strides = {"plain": 0, "all pixels": 1, f"stride {config.model.pixel_stride}": config.model.pixel_stride}
+    programs = [pixels(config, stride) for stride in strides.values()]
+    seconds, ratios = take_turns(programs, turns)
+    return [
+        {
+            "mixture": name,
+            "ms_per_image": 1e3 * seconds[i] / config.train.batch_size,
+            "ratio": ratios[i],
+            "memory_mb": programs[i].memory_mb,
+        }
+        for i, name in enumerate(strides)
+    ]
+
+
+def pixels(config: ConfigDict, stride: int) -> Program:
+    """Gradients of the mixture of pixels in one batch, with respect to parameters and parts; 0: the plain mixture."""
+    part_config, _ = explainer.model_configs(config)
+    part_config = dataclasses.replace(part_config, pixel_stride=max(stride, 1))
+    model = pcae.make(part_config)
+    keys = jax.random.split(jax.random.key(0), config.train.batch_size)
+    params = model.init(keys[0])
+    image = jax.random.uniform(keys[1], (len(keys), *part_config.canvas, part_config.channels))
+    parts = jax.jit(jax.vmap(lambda x: model.encode(params, None, x)))(image)
+
+    def of_one(params: dict, parts: pcae.Parts, x: jax.Array, key: jax.Array) -> jax.Array:
+        drawn = params, parts.pose, parts.log_presence, parts.template
+        if stride:
+            return model.log_likelihood(*drawn, x, key)
+        mixture = model.render(*drawn)
+        scale = jnp.full((1, 1, 1), part_config.output_std)
+        log_joint = mixture.logit + distributions.spherical_log_prob(x[None], mixture.value, scale)
+        return jnp.sum(jax.nn.logsumexp(log_joint, 0) - jax.nn.logsumexp(mixture.logit, 0))
+
+    def of_batch(params: dict, parts: pcae.Parts) -> jax.Array:
+        return jnp.mean(jax.vmap(of_one, (None, 0, 0, 0))(params, parts, image, keys))
+
+    start = time.perf_counter()
+    compiled = jax.jit(jax.grad(of_batch, (0, 1))).lower(params, parts).compile()
+    compile_s = time.perf_counter() - start
+
+    def run() -> float:
+        start = time.perf_counter()
+        jax.block_until_ready(compiled(params, parts))
+        return time.perf_counter() - start
+
+    memory = compiled.memory_analysis()
+    return Program(run, compile_s, (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**20)
 
 
 def noise(config: ConfigDict) -> Data:

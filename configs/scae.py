@@ -68,7 +68,7 @@ def of_data(config: ConfigDict, name: str) -> None:
 
 def published(config: ConfigDict, name: str, preset: str) -> None:
     """What the thesis, or the code released with it, has."""
-    config.model.encoder_features = (128, 128, 128, 128)
+    config.model.update(encoder_features=(128, 128, 128, 128), pixel_stride=1)
     config.train.update(num_steps=300_000, batch_size=128, eval_every=10_000, checkpoint_every=10_000)
     config.optimizer = ccae.rmsprop(batch_size=128)
     if preset == "thesis":
@@ -126,6 +126,9 @@ def model() -> ConfigDict:
     c.colour_nonlinearity = "sigmoid"
     c.template_gain = 1.0  # templates and alpha are so many times their parameters: they learn so many times faster
     c.output_std = 1.0  # sigma_y, of a pixel
+    # In training the likelihood is of one pixel of each block of so many by so many, times their number; which one is
+    # drawn anew for each image. 1: of all pixels.
+    c.pixel_stride = 2
     c.part_noise = 2.0  # uniform in +-part_noise, added to logits of presences in training
     # ---------------------------------------------------------------------------------------------- objects (OCAE)
     c.num_capsules = 24  # K (release: 32)

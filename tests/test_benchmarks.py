@@ -151,6 +151,14 @@ def test_measures_capsules(monkeypatch):
     assert line.startswith("| scae | model.hidden=5 | 4 |")
 
 
+def test_mixtures_of_pixels_are_the_same_and_measured():
+    config = labelled_images.make_config()
+    config.model.pixel_stride = 2
+    plain, *others = capsules.measure_pixels(1, config)
+    assert plain["ratio"] == 1 and [row["mixture"] for row in others] == ["all pixels", "stride 2"]
+    assert all(row["ms_per_image"] > 0 and row["memory_mb"] > 0 for row in others)
+
+
 @pytest.mark.parametrize("setting", capsules.SETTINGS)
 def test_settings_of_capsules_are_configs(setting):
     config = capsules.make_config(setting)

@@ -43,7 +43,8 @@ def test_the_mixture_of_pixels_is_the_sum_of_equation_6_9(config):
     generative = params["generative"] | {"background": jnp.full(config.channels, 0.3), "background_logit": 0.7}
     if config.mixing == "alpha":
         generative["alpha"] = jax.random.normal(jax.random.key(1), (3, 5, 4, 1))
-    pixels = model.render(params | {"generative": generative}, parts.pose, parts.log_presence, parts.template)
+    drawn = params | {"generative": generative}, parts.pose, parts.log_presence, parts.template
+    pixels = model.render(*drawn)
     total, parts, y = 0.0, jax.device_get(parts), np.asarray(image(config))
     place = jax.jit(templates.place, static_argnums=2)
     placed = [np.asarray(place(parts.template[m], parts.pose[m], (12, 14))) for m in range(3)]
@@ -58,7 +59,7 @@ def test_the_mixture_of_pixels_is_the_sum_of_equation_6_9(config):
         normal = [np.prod(np.exp(-((y[i, j] - value[i, j]) ** 2) / 2) / np.sqrt(2 * np.pi)) for value in values]
         each = [weight[i, j] for weight in weights]
         total += np.log(np.dot(each, normal) / np.sum(each))
-    np.testing.assert_allclose(model.log_likelihood(pixels, image(config)), total, rtol=1e-5)
+    np.testing.assert_allclose(model.log_likelihood(*drawn, image(config)), total, rtol=1e-5)
     mean = sum(w[..., None] * v for w, v in zip(weights, values, strict=True)) / sum(weights)[..., None]
     np.testing.assert_allclose(pcae.mean(pixels), mean, atol=1e-5)
     best = np.argmax(weights, 0)
@@ -78,8 +79,7 @@ def test_absent_parts_leave_the_background():
     model, params = made(SMALL)
     pixels = model.render(params, jnp.tile(jnp.eye(2, 3), (3, 1, 1)), jnp.full(3, -1e9), jnp.ones((3, 5, 4, 1)))
     np.testing.assert_allclose(pcae.mean(pixels), 0.5, rtol=1e-5)
-    likelihood = model.log_likelihood(pixels, X)
-    slopes = jax.grad(lambda p: model.log_likelihood(model.render(params, *p, jnp.ones((3, 5, 4, 1))), X))(
+    likelihood, slopes = jax.value_and_grad(lambda p: model.log_likelihood(params, *p, jnp.ones((3, 5, 4, 1)), X))(
         (jnp.tile(jnp.eye(2, 3), (3, 1, 1)), jnp.full(3, -1e9))
     )
     assert np.isfinite(likelihood) and all(np.isfinite(slope).all() for slope in slopes)
@@ -143,7 +143,7 @@ def test_all_templates_learn_from_the_first_image(nonlinearity):
 
     def log_likelihood(params):
         parts = model.encode(params, None, image(config))
-        return model.log_likelihood(model.render(params, parts.pose, parts.log_presence, parts.template), image(config))
+        return model.log_likelihood(params, parts.pose, parts.log_presence, parts.template, image(config))
 
     slope = jax.jit(jax.grad(log_likelihood))(params)["generative"]["templates"]
     assert float(jnp.abs(slope).max((1, 2, 3)).min()) > 1e-6
@@ -159,8 +159,7 @@ def test_the_gain_changes_how_fast_templates_learn_and_nothing_else():
         def loss(generative):
             changed = params | {"generative": generative}
             template = model.encode(changed, None, image(config)).template
-            pixels = model.render(changed, parts.pose, parts.log_presence, template)
-            return model.log_likelihood(pixels, image(config))
+            return model.log_likelihood(changed, parts.pose, parts.log_presence, template, image(config))
 
         return parts.template, jax.jit(jax.grad(loss))(params["generative"])
 
@@ -168,6 +167,27 @@ def test_the_gain_changes_how_fast_templates_learn_and_nothing_else():
     np.testing.assert_allclose(template, same, rtol=1e-5)
     for name, factor in (("templates", 4), ("alpha", 4), ("background", 1)):
         np.testing.assert_allclose(quick[name], factor * slow[name], rtol=1e-3, atol=1e-5)
+
+
+def test_one_pixel_of_each_block_estimates_the_likelihood():
+    """Over the four places in a block it is the likelihood of all pixels, and so are its gradients."""
+    sparse = dataclasses.replace(SMALL, pixel_stride=2)
+    model, params = made(sparse)
+    parts = model.encode(params, None, X)
+
+    @jax.jit
+    def of(pose, key):
+        return model.log_likelihood(params, pose, parts.log_presence, parts.template, X, key)
+
+    def draw(key):
+        value, slope = jax.value_and_grad(of)(parts.pose, key)
+        return jnp.append(slope.reshape(-1), value)
+
+    draws = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(1), 64)))
+    places = draws[np.unique(np.round(draws[:, -1], 3), return_index=True)[1]]
+    assert len(places) == 4
+    everywhere = draw(None)
+    np.testing.assert_allclose(places.mean(0), everywhere, rtol=1e-3, atol=1e-3 * np.abs(everywhere[:-1]).max())
 
 
 def test_opacity_is_the_weight_of_a_part_alone():
@@ -220,6 +240,7 @@ def test_poses_move_templates_as_they_move_points():
         ({"part_noise": -1.0}, "model.part_noise=-1.0: use 0 or more"),
         ({"encoder_strides": (2,)}, "encoder_strides=\\(2,\\): use as many"),
         ({"encoder_strides": (5, 5)}, r"model.encoder_strides=\(5, 5\) leave nothing of a canvas of \(12, 14\)"),
+        ({"pixel_stride": 4}, r"model.pixel_stride=4: use 1, or a divisor of both of \(12, 14\)"),
         ({"template_size": (0, 3)}, r"model.template_size=\(0, 3\): use two numbers"),
     ],
 )

@@ -17,6 +17,7 @@ from objcentric.errors import UserError
 from objcentric.models.model import check_fields
 from objcentric.nn import poses, templates
 from objcentric.nn.convolution import Conv
+from objcentric.nn.one_by_one import one_by_one
 
 POOLINGS = ("attention", "linear", "conv")
 NONLINEARITIES: dict[str, Callable] = {"sigmoid": nn.sigmoid, "relu": nn.relu, "none": lambda x: x}
@@ -40,6 +41,7 @@ class Config:
     colour_nonlinearity: str = "sigmoid"
     template_gain: float = 1.0
     output_std: float = 1.0
+    pixel_stride: int = 1
     part_noise: float = 2.0
 
     def __post_init__(self):
@@ -50,6 +52,8 @@ class Config:
             raise UserError(f"model.special_features={self.special_features}: use 0, for none, or more")
         if not 0 <= self.part_noise < float("inf"):
             raise UserError(f"model.part_noise={self.part_noise}: use 0 or more")
+        if self.pixel_stride < 1 or any(side % self.pixel_stride for side in self.canvas):
+            raise UserError(f"model.pixel_stride={self.pixel_stride}: use 1, or a divisor of both of {self.canvas}")
         if len(self.template_size) != 2 or min(self.template_size) < 1:
             raise UserError(f"model.template_size={self.template_size}: use two numbers, 1 or more")
         if not self.encoder_features or len(self.encoder_features) != len(self.encoder_strides):
@@ -89,7 +93,7 @@ class PCAE(NamedTuple):
     init: Callable  # (key) -> params
     encode: Callable  # (params, noise [M] or None, x [H, W, C]) -> Parts; the noise is added to logits of presences
     render: Callable  # (params, pose [M, 2, 3], log_presence [M], template [M, h, w, C]) -> Pixels
-    log_likelihood: Callable  # (Pixels, y [H, W, C]) -> []
+    log_likelihood: Callable  # (params, pose, log_presence, template, y [H, W, C], key=None) -> []
 
 
 class PartEncoder(nn.Module):
@@ -131,6 +135,7 @@ def make(config: Config) -> PCAE:
     # Without the sigmoid colours begin as 1: a template whose colours are rectified to 0 would never get a gradient.
     bright = nn.initializers.constant(0.0 if config.colour_nonlinearity == "sigmoid" else 1.0)
     colours = nn.Sequential([nn.Dense(32), nn.relu, nn.Dense(channels, bias_init=bright)])
+    everywhere = templates.grid(config.canvas)
 
     def init(key: Array) -> dict:
         keys = jax.random.split(key, 3)
@@ -157,27 +162,46 @@ def make(config: Config) -> PCAE:
             template *= NONLINEARITIES[config.colour_nonlinearity](colour)[:, None, None]
         return Parts(poses.pose(raw, similarity=config.part_similarity), nn.log_sigmoid(logit), features, template)
 
-    def render(params: dict, pose: Array, log_presence: Array, template: Array) -> Pixels:
-        """Equations 6.7 and 6.8; weights are presences times exp(alpha), or exp(brightness / temperature)."""
-        generative = params["generative"]
+    def mixture(generative: dict, pose: Array, log_presence: Array, template: Array, points: Array) -> Pixels:
+        """At ``points [P, 2]`` of the canvas, in place of its pixels."""
         if config.mixing == "alpha":
             template = jnp.concatenate([template, config.template_gain * generative["alpha"]], -1)
-        placed = jax.vmap(templates.place, (0, 0, None))(template, pose, config.canvas)
+        placed = jax.vmap(templates.sample, (0, 0, None))(template, pose, points)
         value = placed[..., :channels]
         if config.mixing == "alpha":
             shown = placed[..., channels]
         else:
             shown = jnp.mean(value, -1) / (nn.softplus(generative["temperature"] + 0.5) + 1e-4)
-        background = jnp.broadcast_to(nn.sigmoid(generative["background"]), (1, *config.canvas, channels))
-        background_logit = jnp.broadcast_to(generative["background_logit"], (1, *config.canvas))
-        logit = jnp.concatenate([shown + log_presence[:, None, None], background_logit])
+        background = jnp.broadcast_to(nn.sigmoid(generative["background"]), (1, len(points), channels))
+        background_logit = jnp.broadcast_to(generative["background_logit"], (1, len(points)))
+        logit = jnp.concatenate([shown + log_presence[:, None], background_logit])
         return Pixels(jnp.concatenate([value, background]), logit)
 
-    def log_likelihood(pixels: Pixels, y: Array) -> Array:
-        """Equation 6.9."""
-        scale = jnp.full((1, 1, 1), config.output_std)
-        log_density = distributions.spherical_log_prob(y[None], pixels.value, scale)
+    def render(params: dict, pose: Array, log_presence: Array, template: Array) -> Pixels:
+        """Equations 6.7 and 6.8; weights are presences times exp(alpha), or exp(brightness / temperature)."""
+        pixels = mixture(params["generative"], pose, log_presence, template, everywhere.reshape(-1, 2))
+        return Pixels(*(each.reshape(-1, *config.canvas, *each.shape[2:]) for each in pixels))
+
+    @one_by_one
+    def at_points(drawn: tuple, seen: tuple[Array, Array]) -> Array:
+        points, y = seen
+        pixels = mixture(*drawn, points)
+        log_density = distributions.spherical_log_prob(y[None], pixels.value, jnp.full((1, 1), config.output_std))
         return jnp.sum(jax.nn.logsumexp(pixels.logit + log_density, 0) - jax.nn.logsumexp(pixels.logit, 0))
+
+    def log_likelihood(
+        params: dict, pose: Array, log_presence: Array, template: Array, y: Array, key: Array | None = None
+    ) -> Array:
+        """Equation 6.9; with a key an estimate from one pixel, at random the same, of each block of pixels."""
+        stride = 1 if key is None else config.pixel_stride
+        row, column = (0, 0) if stride == 1 else jax.random.randint(key, (2,), 0, stride)
+        height, width = (side // stride for side in config.canvas)
+
+        def some(each: Array) -> Array:
+            return each.reshape(height, stride, width, stride, -1)[:, row, :, column].reshape(height * width, -1)
+
+        drawn = params["generative"], pose, log_presence, template
+        return stride**2 * at_points(drawn, (some(everywhere), some(y)))
 
     return PCAE(init, encode, render, log_likelihood)
 

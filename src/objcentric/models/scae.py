@@ -59,10 +59,10 @@ def make(part_config: pcae.Config, object_config: ocae.Config) -> SCAE:
         return {part: params[part][name] for part in ("generative", "inference")}
 
     def infer(params: dict, key: Array | None, x: Array, y: Array) -> Seen:
-        part_key, object_key = (None, None) if key is None else jax.random.split(key)
+        part_key, object_key, pixel_key = (None,) * 3 if key is None else jax.random.split(key, 3)
         (noise,) = presence_noise(part_key, part_config.part_noise, (part_config.num_parts,))
         parts = part_model.encode(of(params, "parts"), noise, x)
-        pixels = part_model.render(of(params, "parts"), parts.pose, parts.log_presence, parts.template)
+        drawn = parts.pose, parts.log_presence, parts.template
         # Objects are to explain the parts, not parts to please the objects: but for the special features, all is
         # given (section 6.2.3), also as what is to be explained.
         pose, presence = stop(parts.pose), stop(jnp.exp(parts.log_presence))
@@ -71,7 +71,7 @@ def make(part_config: pcae.Config, object_config: ocae.Config) -> SCAE:
         seen = object_model.infer(of(params, "objects"), object_key, jnp.concatenate(described, -1), presence)
         explained = object_model.explain(seen, pose)
         return Seen(
-            log_likelihood=part_model.log_likelihood(pixels, y),
+            log_likelihood=part_model.log_likelihood(of(params, "parts"), *drawn, y, pixel_key),
             part_log_likelihood=jnp.sum(presence * explained.log_likelihood),
             parts=parts,
             capsules=seen,

@@ -11,26 +11,33 @@ from objcentric.nn import poses
 from objcentric.nn.spatial_transformer import centres
 
 
-def place(template: Array, matrix: Array, canvas: tuple[int, int]) -> Array:
-    """``template [h, w, C]`` placed by ``matrix [2, 3]`` on ``canvas`` (H, W): ``[H, W, C]``, interpolated bilinearly.
+def grid(canvas: tuple[int, int]) -> Array:
+    """Where the pixels of a canvas (H, W) have their centres: ``[H, W, 2]``, x and y in [-1, 1]."""
+    y, x = jnp.meshgrid(centres(canvas[0]), centres(canvas[1]), indexing="ij")
+    return jnp.stack([x, y], -1)
 
-    Pixels are gathered: as products of weights, which are fast for maps along the axes, this takes several times as
-    long on a CPU.
+
+def place(template: Array, matrix: Array, canvas: tuple[int, int]) -> Array:
+    """``template [h, w, C]``, placed by ``matrix [2, 3]``, on ``canvas`` (H, W): ``[H, W, C]``; see `sample`."""
+    return sample(template, matrix, grid(canvas).reshape(-1, 2)).reshape(*canvas, -1)
+
+
+def sample(template: Array, matrix: Array, points: Array) -> Array:
+    """``[P, C]`` at ``points [P, 2]``, x and y, of the canvas: the template ``[h, w, C]``, placed by ``matrix [2, 3]``.
+
+    It is interpolated bilinearly. What a cell between four pixels needs is gathered at once: as products of weights,
+    which are fast for maps along the axes, this takes several times as long on a CPU.
     """
     height, width, channels = template.shape
-    y, x = jnp.meshgrid(centres(canvas[0]), centres(canvas[1]), indexing="ij")
-    at = poses.move(poses.invert(matrix), jnp.stack([x.reshape(-1), y.reshape(-1)], -1))  # [H W, 2]
-    row, column = ((at[:, 1] + 1) * height - 1) / 2, ((at[:, 0] + 1) * width - 1) / 2
+    at = poses.move(poses.invert(matrix), points)
+    row = jnp.clip(((at[:, 1] + 1) * height - 1) / 2, -1, height)  # on the border and outside there is nothing
+    column = jnp.clip(((at[:, 0] + 1) * width - 1) / 2, -1, width)
     top, left = jnp.floor(row), jnp.floor(column)
-    down, right = row - top, column - left
-    inside = (row > -1) & (row < height) & (column > -1) & (column < width)
-    padded = jnp.pad(template, ((1, 1), (1, 1), (0, 0))).reshape(-1, channels)
-    first = jnp.clip(top + 1, 0, height) * (width + 2) + jnp.clip(left + 1, 0, width)
-    corner = jnp.where(inside, first, 0.0).astype(jnp.int32)
-
-    def pixel(step: int, weight: Array) -> Array:
-        return padded[corner + step] * jnp.where(inside, weight, 0.0)[:, None]
-
-    placed = pixel(0, (1 - down) * (1 - right)) + pixel(1, (1 - down) * right)
-    placed += pixel(width + 2, down * (1 - right)) + pixel(width + 3, down * right)
-    return placed.reshape(*canvas, channels)
+    padded = jnp.pad(template, ((1, 2), (1, 2), (0, 0)))
+    first, to_right, below = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1]
+    across = padded[1:, 1:] - to_right - below + first
+    cells = jnp.concatenate([first, to_right - first, below - first, across], -1).reshape(-1, 4 * channels)
+    cell = ((top + 1) * (width + 2) + left + 1).astype(jnp.int32)
+    first, by_right, by_down, by_both = jnp.split(cells.at[cell].get(mode="promise_in_bounds"), 4, -1)
+    right, down = (column - left)[:, None], (row - top)[:, None]
+    return first + by_right * right + (by_down + by_both * right) * down
