@@ -37,7 +37,10 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config.evaluate.addition_steps = 10_000  # the paper: 1e7
     if variant == "any_time":
         config.data.appear = "any_time"
-        config.model.rediscovery_factor.update(start=1.0, end=1.0)
+        config.train.num_steps = 8_000
+        config.curriculum.steps = (1_500, 3_000)
+        # New objects are unlikely until it is learnt to propagate: else all are found anew in each frame.
+        config.model.rediscovery_factor.update(start=1e-5, end=1.0, begin=1_500, steps=2_000)
     if variant.startswith("conv"):
         config.model.network = "conv"
         config.train.update(num_steps=2_150, checkpoint_every=100, inner_steps=50)
@@ -106,8 +109,8 @@ def model() -> ConfigDict:
     c.presence_prior.end = 1e-5
     c.presence_prior.steps = 3_500
     # 'annealed': of presence_prior after the first frame, where new objects are unlikely (in the authors' release about
-    # 5e-5; where they come at any time, use 1). If it starts too small, spare objects are discovered in the first
-    # frame; if it ends too large, objects that come back into view pass for new ones.
+    # 5e-5; where they come at any time, let it end at 1). If it starts too small, spare objects are discovered in the
+    # first frame; if it ends too large, objects that come back into view pass for new ones.
     c.rediscovery_factor = ConfigDict()
     c.rediscovery_factor.start = 1e-6
     c.rediscovery_factor.end = 1e-30
