@@ -104,7 +104,8 @@ def test_evaluation_has_no_noise():
 
 def test_it_learns_a_batch_by_heart():
     """Bars become better than black, and the objects' posterior leaves an image to fewer of them."""
-    experiment = scae.build(labelled_images.make_config(data__shift=0), data=labelled_images.make_data())
+    config = labelled_images.make_config(data__shift=0)
+    experiment = scae.build(config, data=labelled_images.make_data())
     batch = {"image": experiment.data.train["image"][:6]}
     _, metrics = scenes.learn_by_heart(experiment, batch, 150, 3e-3)
     first, last = (
@@ -112,7 +113,8 @@ def test_it_learns_a_batch_by_heart():
     )
     seen = np.zeros((6, 12, 12)) + 0.0
     seen[:, 1:11, 1:11] = batch["image"][..., 0] / 255
-    black = -np.sum(seen**2 / 2 + np.log(2 * np.pi) / 2) / 6
+    std = config.model.output_std
+    black = -np.sum(np.square(seen / std) / 2 + np.log(std * np.sqrt(2 * np.pi))) / 6
     assert first["log_likelihood"] < black < last["log_likelihood"]
     assert last["part_log_likelihood"] > first["part_log_likelihood"] + 5
     assert last["posterior_within"] < first["posterior_within"]
