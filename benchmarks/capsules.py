@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks.program import Program, table, take_turns, training
+from benchmarks.program import Program, compile_timed, table, take_turns, training
 from configs import ccae as ccae_config
 from configs import scae as scae_config
 from objcentric import distributions, explainer
@@ -179,17 +179,14 @@ def pixels(config: ConfigDict, stride: int) -> Program:
     def of_batch(params: dict, parts: pcae.Parts) -> jax.Array:
         return jnp.mean(jax.vmap(of_one, (None, 0, 0, 0))(params, parts, image, keys))
 
-    start = time.perf_counter()
-    compiled = jax.jit(jax.grad(of_batch, (0, 1))).lower(params, parts).compile()
-    compile_s = time.perf_counter() - start
+    compiled, *cost = compile_timed(jax.jit(jax.grad(of_batch, (0, 1))).lower(params, parts))
 
     def run() -> float:
         start = time.perf_counter()
         jax.block_until_ready(compiled(params, parts))
         return time.perf_counter() - start
 
-    memory = compiled.memory_analysis()
-    return Program(run, compile_s, (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**20)
+    return Program(run, *cost)
 
 
 def noise(config: ConfigDict) -> Data:

@@ -28,10 +28,7 @@ def training(experiment: Experiment, batch_size: int) -> Program:
     data = parallel.replicate(experiment.data.train, devices)
     numbers = parallel.shard(np.zeros(1, np.int32), devices)
     train = parallel.make_train(experiment, INNER, batch_size, devices)
-    start = time.perf_counter()
-    compiled = train.lower(state, data, None, numbers).compile()
-    compile_s = time.perf_counter() - start
-    memory = compiled.memory_analysis()
+    compiled, *cost = compile_timed(train.lower(state, data, None, numbers))
 
     def run() -> float:
         nonlocal state
@@ -40,7 +37,16 @@ def training(experiment: Experiment, batch_size: int) -> Program:
         jax.block_until_ready(metrics)
         return (time.perf_counter() - start) / INNER
 
-    return Program(run, compile_s, (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**20)
+    return Program(run, *cost)
+
+
+def compile_timed(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, float, float]:
+    """The compiled program, and `Program`'s ``compile_s`` and ``memory_mb``."""
+    start = time.perf_counter()
+    compiled = lowered.compile()
+    compile_s = time.perf_counter() - start
+    memory = compiled.memory_analysis()
+    return compiled, compile_s, (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 2**20
 
 
 def take_turns(programs: Sequence[Program], turns: int, most: Sequence[int] = ()) -> tuple[np.ndarray, np.ndarray]:

@@ -72,9 +72,8 @@ def of_data(config: ConfigDict, name: str) -> None:
 def quick(config: ConfigDict) -> None:
     """Parts that are learnt in some thousands of steps: sharper pixels tell sooner which template is whose."""
     config.model.update(output_std=0.3, template_gain=10.0)
-    config.losses.prior_between = (
-        1.4  # .35 (release) is of a batch twice as large, with the square of whose size it grows
-    )
+    # The release's .35 is for batches twice as large, with the square of whose size the loss grows.
+    config.losses.prior_between = 1.4
 
 
 def published(config: ConfigDict, name: str, preset: str) -> None:

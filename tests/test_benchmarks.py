@@ -151,7 +151,7 @@ def test_measures_capsules(monkeypatch):
     assert line.startswith("| scae | model.hidden=5 | 4 |")
 
 
-def test_mixtures_of_pixels_are_the_same_and_measured():
+def test_measures_mixtures_of_pixels():
     config = labelled_images.make_config()
     config.model.pixel_stride = 2
     plain, *others = capsules.measure_pixels(1, config)

@@ -130,7 +130,7 @@ def test_variants():
     for configs in (sequences.configs, sqair_mnist):
         fast, any_time, conv, paper, conv_paper = map(configs.get_config, sequences.configs.VARIANTS)
         assert fast.data.appear == paper.data.appear == "always" and any_time.data.appear == "any_time"
-        assert any_time.model.rediscovery_factor.end == 1.0
+        assert any_time.model.rediscovery_factor.start < any_time.model.rediscovery_factor.end == 1.0
         assert fast.model.network == any_time.model.network == paper.model.network == "mlp"
         assert conv.model.network == conv_paper.model.network == "conv"
         for config in (paper, conv_paper):  # appendix 5.D.1
