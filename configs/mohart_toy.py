@@ -38,7 +38,8 @@ def get_config(variant: str = "identities") -> ConfigDict:
     if variant == "repulsion":
         config.data.update(radius=7.0, speed=1.2, strength=0.03, power=1.0, friction=0.0)
         config.data.update(identities=1, randomness=0.0)
-        config.curriculum.identity_bias = 0.0
+        config.curriculum.update(identity_bias=0.0, steps=(4_000,))
+        config.train.num_steps = 8_000  # half of them on whole sequences: else late frames are predicted worse
         config.task.ahead = 3
         config.model.relation = "none"
     return config
