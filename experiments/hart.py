@@ -40,8 +40,8 @@ class Clip(NamedTuple):
 
 def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     """The experiment that ``config`` (configs/mohart.py) describes; ``data`` takes the place of config.data's."""
+    check(config)  # before videos are decoded
     data = loader.load(config.data) if data is None else data
-    check(config)
     task, ahead = config.task, config.task.ahead
     tracker, canvas = trackers.make(config, config.data.num_objects)
     num_frames = config.data.num_frames
@@ -251,7 +251,7 @@ def figures_of(mode: str, seen: dict, ahead: int, num_frames: int, final: bool) 
     Returns:
       ``mean_iou``, of all frames but the first, which is given, and of each frame ``iou_t``; those of the baselines,
       ``static_`` and ``momentum_`` (which is given two boxes); ``presence_accuracy``. In a prediction they are of its
-      first `FORESEEN` black frames, in a blackout ``unseen_iou`` is of the black ones.
+      first `FORESEEN` black frames; in a blackout ``unseen_iou`` and those of the baselines are of the black ones.
     """
     true, there = seen["true"][:, ahead:], seen["there"][:, ahead:]
     first = GIVEN if mode == "prediction" else 1
@@ -263,10 +263,13 @@ def figures_of(mode: str, seen: dict, ahead: int, num_frames: int, final: bool) 
         figures[f"{name}_iou" if name else "mean_iou"] = following.mean_iou(
             guess[:, :end], true[:, :end], there[:, :end], first=begin
         )
+        if mode == "blackout":
+            hidden = (there * seen["dark"][..., None])[:, :end]
+            figures[f"{name}_unseen_iou" if name else "unseen_iou"] = following.mean_iou(
+                guess[:, :end], true[:, :end], hidden
+            )
         figures[f"{name}_iou_t" if name else "iou_t"] = (whole[:end] if mode == "prediction" else whole).tolist()
     boxes, true, there = (each[:, :num_frames] for each in (seen["boxes"], true, there))
-    if mode == "blackout":
-        figures["unseen_iou"] = following.mean_iou(boxes, true, there * seen["dark"][:, :num_frames, None])
     given = np.broadcast_to(there[:, :1] > 0, there.shape)
     if not ahead:
         right = seen["found"] == (there > 0)

@@ -40,7 +40,10 @@ class Tracked(NamedTuple):
 
 
 def track(frames: str | Path | Iterable[ArrayLike], boxes: ArrayLike, run: str | Path) -> Tracked:
-    """Follows N objects through a video.
+    """Follows N objects through a video, whose frames should be as far apart in time as those that the run learnt from.
+
+    Those are every data.frame_step-th one, and of MOTChallenge's faster videos (data.max_rate) fewer: leave out frames
+    likewise where a run has set these.
 
     Args:
       frames: a video file, a folder of frames or a MOTChallenge sequence; or frames uint8 ``[H, W, 3]``, one by one.
@@ -186,7 +189,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         source = video.open(arguments.video)
         boxes = read_boxes(arguments.boxes) if arguments.boxes else first_boxes(arguments.video, source)
-        rate = mot.read_info(arguments.video).frame_rate if (Path(arguments.video) / "seqinfo.ini").is_file() else 25
+        known = (Path(arguments.video) / "seqinfo.ini").is_file()
+        rate = mot.read_info(arguments.video).frame_rate if known else source.rate or 25
         output.parent.mkdir(parents=True, exist_ok=True)
         rows = []
         with video.writer(output, rate) as write:

@@ -41,6 +41,16 @@ def test_a_collision_conserves_momentum_and_swaps_what_lies_along_the_line_of_ce
     assert after.velocity[0, 1] < 0 < after.velocity[1, 1]
 
 
+def test_three_circles_that_meet_conserve_momentum():
+    config = dataclasses.replace(FREE, num_objects=3)
+    position = jnp.asarray([[30.0, 22], [30, 32], [39, 36]])
+    state = World(position, jnp.asarray([[0.5, 3], [0, -1], [-4, -2]]), jnp.zeros(3, int))
+    after = circles.advance(config, state)
+    assert float(jnp.max(jnp.abs(after.velocity - state.velocity))) > 0.5
+    np.testing.assert_allclose(after.velocity.sum(0), state.velocity.sum(0), atol=1e-4)
+    np.testing.assert_allclose(kinetic(after.velocity), kinetic(state.velocity), rtol=1e-5)
+
+
 def test_a_head_on_collision_swaps_velocities():
     config = dataclasses.replace(FREE, num_objects=2)
     state = World(jnp.asarray([[30.0, 20], [30, 32]]), jnp.asarray([[0.0, 3], [0, -2]]), jnp.zeros(2, int))
@@ -62,6 +72,14 @@ def test_forces_are_the_slope_of_the_potential(power, identities):
     identity = jnp.asarray([0, 1, 0, 1]) % identities
     slope = jax.grad(circles.potential, 1)(config, position, identity)
     np.testing.assert_allclose(circles.forces(config, position, identity), -slope, rtol=1e-4, atol=1e-5)
+
+
+def test_forces_conserve_momentum_also_where_circles_overlap():
+    config = Config(power=0.5, identities=2, strength=0.7, radius=5.0)
+    position = jnp.asarray([[10.0, 12], [12, 13], [25, 50], [27, 48]])
+    forces = circles.forces(config, position, jnp.asarray([0, 1, 0, 0]))
+    assert float(jnp.max(jnp.abs(forces))) > 0.1
+    np.testing.assert_allclose(forces.sum(0), 0, atol=1e-5)
 
 
 def test_forces_by_hand():

@@ -50,6 +50,8 @@ def test_videos_have_their_names_and_films(make):
     "row, message",
     [
         ("2 10 20 30 45 7 0 0", "8 columns, expected 10: is it cut off"),
+        ('2 10 20 30 45 7 0 1 0 "Bik', "has a quote that does not end: is it cut off"),
+        ('2 10 20 30 45 7 0 1 0 "Bik\n3 10 20 30 45 7 0 1 0 "Biker"', "has a quote that does not end"),
         ('2 10 20 30 x 7 0 1 0 "Biker"', "holds what is no number"),
         ('2 10 20 30 nan 7 0 1 0 "Biker"', "NaN or infinity"),
         ('2 10 20 10 45 7 0 1 0 "Biker"', "a box of width 0 and height 25: both must be positive"),

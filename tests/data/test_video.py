@@ -41,7 +41,7 @@ def assert_near(a, b):
 
 def test_a_file(avi, frames):
     opened = video.open(avi)
-    assert (opened.num_frames, opened.height, opened.width) == (12, 32, 48)
+    assert (opened.num_frames, opened.height, opened.width, opened.rate) == (12, 32, 48, 10)
     np.testing.assert_array_equal(opened.numbers, np.arange(1, 13))
     for _ in range(2):  # it can be gone through again
         assert_near(list(opened), frames)
@@ -55,7 +55,7 @@ def test_a_folder_is_ordered_by_number(frames, tmp_path):
     (folder / "notes.txt").write_text("no frame")
     (folder / "._cam2_1.png").write_text("what some systems leave behind")
     opened = video.open(str(folder))
-    assert (opened.num_frames, opened.height, opened.width) == (12, 32, 48)
+    assert (opened.num_frames, opened.height, opened.width, opened.rate) == (12, 32, 48, None)
     np.testing.assert_array_equal(opened.numbers, [*range(1, 12), 30])
     np.testing.assert_array_equal(list(opened), frames)
     np.testing.assert_array_equal(list(opened.frames([0, 9, 11])), frames[[0, 9, 11]])

@@ -99,7 +99,8 @@ def test_a_run_in_a_toy_world(toy):
     ],
 )
 def test_what_is_learnt_by_which_losses(variant, fields, terms):
-    experiment = hart.build(videos.make_config(variant, **fields), data=videos.make_data())
+    # Without decay, which moves all weights.
+    experiment = hart.build(videos.make_config(variant, task__decay=0.0, **fields), data=videos.make_data())
     params, aux = jax.jit(experiment.init)(jax.random.key(0))
     assert params["balance"].keys() == terms
     batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[:3]), videos.make_split(3, 0))
@@ -117,8 +118,8 @@ def test_what_is_learnt_by_which_losses(variant, fields, terms):
     if "features" in terms:
         assert "v1" not in moved and {"lstm", "output", "attention"} <= moved
     else:
-        relation = {"relation", "told", "heard"} & params["tracker"].keys()
-        assert {"v1", "lstm", "output", "attention"} | relation <= moved
+        some = {"relation", "told", "heard", "dorsal", "map"} & params["tracker"].keys()
+        assert {"v1", "features", "lstm", "output", "attention"} | some <= moved
         assert ("ventral" in moved) == fields.get("model__ventral", fields.get("model__appearance", False))
 
 
@@ -240,6 +241,9 @@ def test_figures_of_a_blackout_are_also_of_the_black_frames():
     wrong = [iou(10, 10, 2), iou(7, 10, 2)]  # of both objects in the third frame; in the fourth there is one
     assert figures["unseen_iou"] == pytest.approx((sum(wrong) + 1) / 3)
     assert figures["mean_iou"] == pytest.approx((sum(wrong) + 5) / 7)
+    assert figures["momentum_unseen_iou"] == pytest.approx(1.0)  # they go on as they began
+    static = [iou(10, 10, 4), iou(7, 10, 4), iou(10, 10, 6)]  # from where they were in the first frame
+    assert figures["static_unseen_iou"] == pytest.approx(sum(static) / 3)
 
 
 def test_figures_of_a_prediction_are_of_its_first_black_frames():

@@ -88,6 +88,10 @@ def read_table(
     layout = next((names for names in layouts if len(names) == width), layouts[0])
     if not more and len(layout) != width:
         refuse(file, where(0), _columns(width, [len(names) for names in layouts]))
+    if texts:  # an open quote would swallow the lines up to the next one
+        for number, line in rows():
+            if line.count('"') % 2:
+                refuse(file, f"line {number}", f"{line.strip()!r} has a quote that does not end: is it cut off?")
     dtype = [(name, "U16" if name in texts else "f8") for name in layout]
     usecols = range(len(layout)) if more else None
     try:

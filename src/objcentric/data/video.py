@@ -28,6 +28,7 @@ class Video:
     height: int
     width: int
     decode: Callable[[Iterator[int]], Iterator[np.ndarray]]  # `frames` without its checks
+    rate: float | None = None  # frames per second, if they are known
 
     @property
     def num_frames(self) -> int:
@@ -175,7 +176,7 @@ def _open_file(file: Path) -> Video:
     cv2 = opencv()
     capture = cv2.VideoCapture(str(file))
     try:
-        promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        promised, rate = capture.get(cv2.CAP_PROP_FRAME_COUNT), capture.get(cv2.CAP_PROP_FPS)
         found, first = capture.read()
         if not found:
             raise _damaged(file, "it holds no frame that OpenCV can read")
@@ -187,7 +188,7 @@ def _open_file(file: Path) -> Video:
     if count < (1 - _LOST) * promised - 1:
         raise _damaged(file, f"it ends after {count} of {promised:.0f} frames")
 
-    return Video(file, np.arange(1, count + 1), *first.shape[:2], functools.partial(_decode_file, file))
+    return Video(file, np.arange(1, count + 1), *first.shape[:2], functools.partial(_decode_file, file), rate or None)
 
 
 def _decode_file(file: Path, indices: Iterator[int]) -> Iterator[np.ndarray]:
