@@ -30,6 +30,9 @@ def get_config(variant: str = "fast") -> ConfigDict:
         config.optimizer = of_paper.optimizer
         config.train.update(num_steps=2_000_000, eval_every=10_000, checkpoint_every=10_000, keep_best="elbo")
         config.data.update(num_train=60_000, num_test=10_000)
-        config.model.reach = of_paper.model.reach
+        # A prior of counts that is learnt: the annealed one would be at its end before anything is.
+        config.model.update(reach=of_paper.model.reach, scale_std=of_paper.model.scale_std, count_prior="learned")
+        config.model.presence_margin = of_paper.model.presence_margin
+        config.evaluate.fit_count_prior = False
         config.evaluate.update(addition_steps=10_000_000, addition_examples=60_000)
     return config

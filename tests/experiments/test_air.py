@@ -279,6 +279,8 @@ def test_the_size_of_the_model_for_moving_digits():
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == pytest.approx(1.7e6, abs=0.05e6)  # table 5.D.1
     paper = air_moving.get_config("paper")
     assert (paper.optimizer.name, paper.optimizer.decay, paper.train.num_steps) == ("rmsprop", "stairs", 2_000_000)
+    assert paper.model.count_prior == "learned" and not paper.evaluate.fit_count_prior
+    assert (paper.model.presence_margin.steps, paper.model.scale_std) == (0, 1.0)
     with pytest.raises(ValueError, match="write :fast or :paper"):
         air_moving.get_config("conv")
 

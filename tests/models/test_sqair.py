@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 from scipy.special import expit
 
+from benchmarks.air_step import count_flops
 from objcentric.errors import UserError
 from objcentric.models import sqair
 from objcentric.models.model import Trace
@@ -430,6 +431,21 @@ def test_time_and_slots_are_scanned():
         return equations(closed.jaxpr)
 
     assert size(2, 3) == size(9, 3) == size(2, 6)
+
+
+def test_cost_is_linear_in_time_and_slots():
+    """In operations of matrix products, which are the same everywhere."""
+
+    def operations(num_frames, num_objects):
+        model = sqair.make(dataclasses.replace(BASE, num_objects=num_objects)).model
+        params = jax.eval_shape(model.init, jax.random.key(0))
+        frames = jax.ShapeDtypeStruct((num_frames, *BASE.canvas), jnp.float32)
+        trace = jax.make_jaxpr(lambda params, key, x: model.trace(params, key, x, HPARAMS))
+        return count_flops(trace(params, jax.random.key(0), frames).jaxpr)
+
+    assert operations(3, 3) * 3 == pytest.approx(operations(9, 3), rel=1e-6)
+    two, four, eight = (operations(3, n) for n in (2, 4, 8))
+    assert eight - four == pytest.approx(2 * (four - two), rel=0.02) and four > 1.5 * two
 
 
 def equations(jaxpr):
