@@ -251,24 +251,22 @@ def figures_of(mode: str, seen: dict, ahead: int, num_frames: int, final: bool) 
     Returns:
       ``mean_iou``, of all frames but the first, which is given, and of each frame ``iou_t``; those of the baselines,
       ``static_`` and ``momentum_`` (which is given two boxes); ``presence_accuracy``. In a prediction they are of its
-      first `FORESEEN` black frames; in a blackout ``unseen_iou`` and those of the baselines are of the black ones.
+      first `FORESEEN` black frames. A blackout adds ``unseen_iou``, also of the baselines, of the black ones.
     """
     true, there = seen["true"][:, ahead:], seen["there"][:, ahead:]
     first = GIVEN if mode == "prediction" else 1
     end = first + FORESEEN if mode == "prediction" else num_frames
     guesses = {"": (seen["boxes"], first)} | baselines(seen["true"], seen["there"], ahead, first)
+    unseen = there * seen["dark"][..., None]
     figures = {}
     for name, (guess, begin) in guesses.items():
-        whole = following.iou_per_step(guess, true, there)[0]
-        figures[f"{name}_iou" if name else "mean_iou"] = following.mean_iou(
+        prefix, whole = name and f"{name}_", following.iou_per_step(guess, true, there)[0]
+        figures[f"{prefix}iou" if name else "mean_iou"] = following.mean_iou(
             guess[:, :end], true[:, :end], there[:, :end], first=begin
         )
         if mode == "blackout":
-            hidden = (there * seen["dark"][..., None])[:, :end]
-            figures[f"{name}_unseen_iou" if name else "unseen_iou"] = following.mean_iou(
-                guess[:, :end], true[:, :end], hidden
-            )
-        figures[f"{name}_iou_t" if name else "iou_t"] = (whole[:end] if mode == "prediction" else whole).tolist()
+            figures[f"{prefix}unseen_iou"] = following.mean_iou(guess[:, :end], true[:, :end], unseen[:, :end])
+        figures[f"{prefix}iou_t"] = (whole[:end] if mode == "prediction" else whole).tolist()
     boxes, true, there = (each[:, :num_frames] for each in (seen["boxes"], true, there))
     given = np.broadcast_to(there[:, :1] > 0, there.shape)
     if not ahead:

@@ -152,6 +152,8 @@ def test_the_command_begins_with_the_ground_truth_of_a_sequence(run, folder, cap
     output = folder / "tracked.gif"
     assert tracker.main([f"--run={run}", f"--video={folder / 'video'}", f"--output={output}"]) == 0
     assert "2 objects" in capsys.readouterr().out
+    with Image.open(output) as image:
+        assert image.info["duration"] == 200  # ms: the sequence's rate
 
 
 def test_boxes_have_the_numbers_of_their_frames(run, folder):

@@ -189,11 +189,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         source = video.open(arguments.video)
         boxes = read_boxes(arguments.boxes) if arguments.boxes else first_boxes(arguments.video, source)
-        known = (Path(arguments.video) / "seqinfo.ini").is_file()
-        rate = mot.read_info(arguments.video).frame_rate if known else source.rate or 25
         output.parent.mkdir(parents=True, exist_ok=True)
         rows = []
-        with video.writer(output, rate) as write:
+        with video.writer(output, source.rate or 25) as write:
             steps = follow(source, boxes, arguments.run)
             for t, (frame, tracked) in enumerate(tqdm(steps, "tracking", source.num_frames, disable=None), 1):
                 shown = tracked.presence > 0.5

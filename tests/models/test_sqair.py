@@ -422,13 +422,7 @@ def test_time_and_slots_are_scanned():
     """Longer sequences of more objects are the same program."""
 
     def size(num_frames, num_objects):
-        model = sqair.make(dataclasses.replace(BASE, num_objects=num_objects)).model
-        params = jax.eval_shape(model.init, jax.random.key(0))
-        frames = jax.ShapeDtypeStruct((num_frames, *BASE.canvas), jnp.float32)
-        closed = jax.make_jaxpr(lambda params, key, x: model.trace(params, key, x, HPARAMS))(
-            params, jax.random.key(0), frames
-        )
-        return equations(closed.jaxpr)
+        return equations(program(num_frames, num_objects))
 
     assert size(2, 3) == size(9, 3) == size(2, 6)
 
@@ -437,15 +431,19 @@ def test_cost_is_linear_in_time_and_slots():
     """In operations of matrix products, which are the same everywhere."""
 
     def operations(num_frames, num_objects):
-        model = sqair.make(dataclasses.replace(BASE, num_objects=num_objects)).model
-        params = jax.eval_shape(model.init, jax.random.key(0))
-        frames = jax.ShapeDtypeStruct((num_frames, *BASE.canvas), jnp.float32)
-        trace = jax.make_jaxpr(lambda params, key, x: model.trace(params, key, x, HPARAMS))
-        return count_flops(trace(params, jax.random.key(0), frames).jaxpr)
+        return count_flops(program(num_frames, num_objects))
 
     assert operations(3, 3) * 3 == pytest.approx(operations(9, 3), rel=1e-6)
     two, four, eight = (operations(3, n) for n in (2, 4, 8))
     assert eight - four == pytest.approx(2 * (four - two), rel=0.02) and four > 1.5 * two
+
+
+def program(num_frames, num_objects):
+    model = sqair.make(dataclasses.replace(BASE, num_objects=num_objects)).model
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    frames = jax.ShapeDtypeStruct((num_frames, *BASE.canvas), jnp.float32)
+    trace = jax.make_jaxpr(lambda params, key, x: model.trace(params, key, x, HPARAMS))
+    return trace(params, jax.random.key(0), frames).jaxpr
 
 
 def equations(jaxpr):

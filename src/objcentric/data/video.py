@@ -81,7 +81,7 @@ def open(path: str | Path) -> Video:
             f"{path}: frames are {_size(video.height, video.width)}, seqinfo.ini says {_size(info.height, info.width)}"
             " (width x height): boxes would be wrong; keep frames as they came, or scale all"
         )
-    return video
+    return dataclasses.replace(video, rate=info.frame_rate)
 
 
 @contextlib.contextmanager
