@@ -72,7 +72,8 @@ def air() -> ConfigDict:
 def objective() -> ConfigDict:
     c = ConfigDict()
     c.name = "vimco"  # 'elbo', 'iwae', 'miwae', 'ciwae', 'piwae' (pathwise only); 'reinforce', 'rloo', 'nvil', 'vimco',
-    # 'vimco_arithmetic'; 'ww', 'ws', 'delta_ww' (wake-sleep; dreams are of the prior as it is at the step);
+    # 'vimco_arithmetic'; 'vimco_as_released' (what SQAIR's authors have in its place; SQAIR's alone);
+    # 'ww', 'ws', 'delta_ww' (wake-sleep; dreams are of the prior as it is at the step);
     # 'stl', 'dreg', 'rws_dreg' (for models whose latents all are continuous); 'fivo' (for models of sequences)
     c.num_particles = 5  # K
     c.num_groups = 1  # M, 'miwae' and 'piwae': groups of K / M particles; 'fivo': filters, at least 2 if latents are

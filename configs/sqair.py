@@ -5,13 +5,14 @@ python launch.py --config=configs/sqair.py:any_time --workdir=runs/sqair_any_tim
 python launch.py --config=configs/sqair.py:conv --workdir=runs/sqair_conv
 python launch.py --config=configs/sqair.py:paper --workdir=runs/sqair_paper
 python launch.py --config=configs/sqair.py:conv_paper --workdir=runs/sqair_conv_paper
+python launch.py --config=configs/sqair.py:released --workdir=runs/sqair_released
 """
 
 from ml_collections import ConfigDict
 
 from configs import base
 
-VARIANTS = ("fast", "any_time", "conv", "paper", "conv_paper")
+VARIANTS = ("fast", "any_time", "conv", "paper", "conv_paper", "released")
 
 
 def get_config(variant: str = "fast") -> ConfigDict:
@@ -21,6 +22,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
     and disappear at any time; 'conv' has convolutional networks, and fewer steps. 'paper' and 'conv_paper' are models
     and training of the paper, whose early stopping "in case of overfitting" is that of train.keep_best: MLP-SQAIR and
     CONV-SQAIR. But all q share what `models.sqair` says, for only then there are as many parameters as in table 5.D.1.
+    'released' is MLP-SQAIR with all in which the authors' release differs from the paper and that has a name here.
     """
     if variant not in VARIANTS:
         raise ValueError(f"the variant {variant!r} is unknown: write one of :{', :'.join(VARIANTS)}")
@@ -48,8 +50,8 @@ def get_config(variant: str = "fast") -> ConfigDict:
         config.model.presence_prior.steps = config.model.presence_margin.steps = 1_100
         config.model.rediscovery_factor.update(begin=900, steps=650)
         config.evaluate.num_examples = 20  # a step takes some ten times as long as the MLPs'
-    if variant.endswith("paper"):
-        config.model.hidden = 256 if variant == "paper" else 128
+    if variant.endswith("paper") or variant == "released":
+        config.model.hidden = 128 if variant == "conv_paper" else 256
         config.model.update(motion="position", discovery_prior="learned", one_discovery_table=True, centred=False)
         config.model.update(reach=1.0, scale_std=1.0, rediscovery_bias=config.model.discovery_bias)
         config.model.presence_margin.update(start=1e-4, steps=0)
@@ -62,6 +64,12 @@ def get_config(variant: str = "fast") -> ConfigDict:
         config.data.update(num_train=60_000, num_test=10_000)
         config.evaluate.update(num_examples=200, addition_steps=10_000_000, addition_examples=60_000)
         config.evaluate.fit_count_prior = False  # it is learned
+    if variant == "released":
+        config.objective.name = "vimco_as_released"
+        config.model.update(centred=True, one_discovery_table=False, truncated_discovery=False)
+        config.model.update(where_prior="learned", mean_image=True, proposal_mask=True)
+        config.model.update(decoder_scale=0.25, decoder_bias=0.0)
+        config.model.update(propagation_bias=5.0, propagation_prior_bias=10.0)
     return config
 
 
@@ -97,6 +105,13 @@ def model() -> ConfigDict:
     c.rediscovery_bias = 0.0  # and in later frames
     c.propagation_bias = 4.0  # initial logit of staying, under q
     c.propagation_prior_bias = 4.0  # and under p
+    # Only in the authors' release: a learned prior of where; a mean image, seen where glimpses are; whether new objects
+    # are up to N - P_t under p (eq. 5.8), or N; a learned mask of glimpses at proposals; and
+    c.where_prior = "fixed"  # 'fixed' or 'learned'
+    c.mean_image = False
+    c.truncated_discovery = True
+    c.proposal_mask = False
+    c.decoder_scale = 0.0  # initial value of a learned factor of decoded pixels; 0: none
     c.decoder_bias = -2.0  # initial logit of a decoded pixel; a bright start makes presence collapse
     # Most of what flows back to a frame from later ones, nats per unit of what is handed on; 0: no limit. Without one,
     # a few sequences whose objects are lost have gradients hundreds of times those of others.

@@ -19,6 +19,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config.model.object_size = (20.0, 20.0)
     if variant in ("fast", "any_time"):
         config.data.num_train = 40_000
-        config.train.num_steps = 8_000
-        config.curriculum.steps = (1_500, 3_000)
+        config.train.num_steps = 12_000
+    if variant == "fast":
+        config.curriculum.steps = (2_000, 4_000)
     return config

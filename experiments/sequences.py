@@ -46,7 +46,7 @@ def foresee(sequential: Sequential, hparams: dict, given: int, drawn: Callable, 
     Those of the prior come twice: ``sampled`` and ``likely``, at the temperatures 1 and 0.
 
     Args:
-      drawn: ``(state, mean) -> dict``, what is kept of a frame.
+      drawn: ``(params, state, mean) -> dict``, what is kept of a frame.
       read: see `reader`.
     """
 
@@ -54,7 +54,7 @@ def foresee(sequential: Sequential, hparams: dict, given: int, drawn: Callable, 
     def foresee(params: dict, image: Array, keys: Array) -> dict:
         def see(state: Any, inputs: tuple) -> tuple[Any, dict]:
             step = sequential.step(params, inputs[0], state, inputs[1], hparams)
-            return step.state, drawn(step.state, step.outputs["mean"])
+            return step.state, drawn(params, step.state, step.outputs["mean"])
 
         def one(key: Array, x: Array) -> dict:
             keys = jax.random.split(key, len(x))
@@ -64,7 +64,7 @@ def foresee(sequential: Sequential, hparams: dict, given: int, drawn: Callable, 
                 def imagine(state: Any, key: Array) -> tuple[Any, dict]:
                     at = hparams | {"temperature": temperature}
                     state, _, mean = sequential.imagine(params, key, state, at)
-                    return state, drawn(state, mean)
+                    return state, drawn(params, state, mean)
 
                 imagined = jax.lax.scan(imagine, state, keys[given:])[1]
                 return jax.tree.map(lambda *frames: jnp.concatenate(frames), seen, imagined)
@@ -103,14 +103,14 @@ def dream(sequential: Sequential, hparams_of: Callable, num_frames: int, drawn: 
 
     Args:
       hparams_of: ``(state) -> hparams`` of the frame that follows it.
-      drawn: ``(state, mean) -> dict``, what is kept of a frame.
+      drawn: ``(params, state, mean) -> dict``, what is kept of a frame.
     """
 
     @jax.jit
     def dream(params: dict, keys: Array) -> dict:
         def imagine(state: Any, key: Array) -> tuple[Any, dict]:
             state, _, mean = sequential.imagine(params, key, state, hparams_of(state))
-            return state, drawn(state, mean)
+            return state, drawn(params, state, mean)
 
         def one(key: Array) -> dict:
             return jax.lax.scan(imagine, sequential.start(params), jax.random.split(key, num_frames))[1]
@@ -166,7 +166,8 @@ def final_figures(
     c: ConfigDict,
 ) -> dict[str, Any]:
     """The IWAE bound and errors of predicted frames of the first sequences of ``split``, of the paths of objects where
-    both have boxes, and, unless c.addition_steps is 0, how well a classifier adds a frame's digits from its latents.
+    both have boxes, of their looks where frames have ``glimpses``, and, unless c.addition_steps is 0, how well a
+    classifier adds a frame's digits from its latents.
 
     Args:
       bound, foresee, predict: of `evaluation.make_bound` and of this module's.
@@ -184,6 +185,10 @@ def final_figures(
         there = ((split["presence"] > 0) & (split["visibility"] > 0))[: len(few)]
         paths = likely["boxes"], likely["presence"], split["boxes"][: len(few)], there
         figures |= tracking.path_errors(*paths, given=c.given_frames)
+    if "glimpses" in likely:
+        for name, guess in (("look", "likely"), ("sampled_look", "sampled")):
+            looks = imagined[guess]["glimpses"], imagined[guess]["identity"]
+            figures |= {f"{name}_{of}": value for of, value in tracking.look_errors(*looks, c.given_frames).items()}
     figures |= next_frame_errors(in_batches(predict, params, few, keys[3], c.batch_size), few)
     if c.addition_steps:
         figures["addition_accuracy"] = addition.evaluate(encode, params, train, split, keys[2], c)

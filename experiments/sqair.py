@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from experiments import addition, curriculum, evaluation, sequences
 from experiments.evaluation import in_batches
+from objcentric import objectives
 from objcentric.data import loader
 from objcentric.errors import UserError
 from objcentric.metrics import boxes as box_metrics
@@ -22,7 +23,7 @@ from objcentric.training import schedules, targets
 from objcentric.training.experiment import Experiment
 
 OBJECTIVES = (
-    *("vimco", "vimco_arithmetic", "rloo", "reinforce", "ww", "fivo"),
+    *("vimco", "vimco_arithmetic", "vimco_as_released", "rloo", "reinforce", "ww", "fivo"),
     *("elbo", "iwae", "miwae", "ciwae", "piwae"),  # pathwise: presence learns nothing
 )
 # Fields of config.model that follow the step, and the most they may be
@@ -35,12 +36,13 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     check(config, data)
     num_frames = data.test["image"].shape[1]
     model_fields = model_config(config, data.test["image"].shape[2:], num_frames)
-    sequential, scene = sqair.make(model_fields), model_fields.scene
+    sequential = sqair.make(model_fields)
     fitting = config.evaluate.fit_count_prior
     learned = fitting or model_fields.discovery_prior == "learned"
     judge = sqair.make(dataclasses.replace(model_fields, discovery_prior="learned")) if fitting else sequential
     scheduled = {name: schedules.geometric(**config.model[name]) for name in SCHEDULED}
-    objective = targets.make(sequential.model, config.objective, sequential=sequential)
+    others = {"vimco_as_released": targets.multi_sample(vimco_as_released)}
+    objective = targets.make(sequential.model, config.objective, sequential=sequential, others=others)
     counted = "count" in data.test
     given, read = config.evaluate.given_frames, sequences.reader(config.model.likelihood)
 
@@ -91,9 +93,12 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         objects = trace(params, image, keys).outputs["objects"]
         return (objects.what * objects.presence[..., None]).reshape(*image.shape[:2], -1)
 
-    def drawn(state: sqair.State, mean: Array) -> dict:
-        boxes = scene.boxes(state.objects.where)
-        return {"mean": mean, "boxes": boxes, "presence": state.objects.presence, "identity": state.identity}
+    def drawn(params: dict, state: sqair.State, mean: Array) -> dict:
+        objects, none = state.objects, state.objects._replace(presence=jnp.zeros_like(state.objects.presence))
+        frames = jax.tree.map(lambda leaf: leaf[None], sqair.Frame(objects, none))
+        pictures = jax.tree.map(lambda leaf: leaf[0], sequential.model.render(params, frames))
+        seen = {name: pictures[name] for name in ("glimpses", "boxes")}
+        return seen | {"mean": mean, "presence": objects.presence, "identity": state.identity}
 
     def dreamt(state: sqair.State) -> dict:
         """An annealed prior is as it was at first, in the first frame: any number of objects is as likely."""
@@ -122,14 +127,15 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     def evaluate(params: dict, split: dict, key: Array, *, final: bool) -> dict[str, Any]:
         """Figures on a split: densities in nats per sequence, counting, boxes and identities where it is annotated.
 
-        ``count_accuracy`` is over all frames, ``count_accuracy_t`` of each; ``discovered_t`` the new objects of each.
+        ``count_accuracy`` is over all frames, ``count_accuracy_t`` of each; ``count_constant`` that of the best number
+        that is always the same; ``discovered_t`` the new objects of each frame.
         ``surplus`` is how many more objects of a sequence were new after its first frame than there truly were, and
         ``rediscovered`` how many were known before (`tracking.rediscoveries`).
         Tracking (final, with the extra ``tracking``) is of the objects in view, found or true. All these are of one
         draw of q; ``final`` adds those of q's mode, variable by variable (names end in ``_mode``), the IWAE bound, the
         errors of imagined and of next frames, how far objects are from their paths in the likeliest imagined frames
-        (`tracking.path_errors`) and, unless config.evaluate.addition_steps is 0, how well a classifier
-        adds the digits of a frame from its latents.
+        (`tracking.path_errors`), how their looks change there (`tracking.look_errors`) and, unless
+        config.evaluate.addition_steps is 0, how well a classifier adds the digits of a frame from its latents.
         The prior of new objects is the fitted one, if config.evaluate says so.
         """
         look_key, fit_key, *keys = jax.random.split(key, 6)
@@ -159,6 +165,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             figures["count_accuracy"] = float(np.mean(right))
             figures["count_accuracy_t"] = np.mean(right, 0).tolist()
             figures["sequence_accuracy"] = float(np.mean(right.all(1)))
+            figures["count_constant"] = float(np.bincount(split["count"].ravel()).max() / split["count"].size)
         if "boxes" in split:
             there = (split["presence"] > 0) & (split["visibility"] > 0)
             arguments = (merged(seen["extents"]), merged(seen["found"]) > 0, merged(split["boxes"]), merged(there))
@@ -202,6 +209,16 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         signature=signature if counted and config.data.name == "moving_digits" else None,
         stages=curriculum.stages(config.curriculum, num_frames, lambda batch, n: {"image": batch["image"][:, :n]}),
     )
+
+
+def vimco_as_released(log_w: Array, log_q: Array) -> objectives.Estimate:
+    """What the authors' release calls VIMCO: ``L + 1/K sum_k sg(log_w_k - Y_{-k}) log q_k``.
+
+    The discrete part of q follows the ELBO of one particle, not L: see tests/objectives/test_defects.py.
+    """
+    bound = objectives.log_mean_exp(log_w)
+    signal = jax.lax.stop_gradient(log_w - objectives.leave_one_out(log_w))
+    return objectives.Estimate(bound, bound + jnp.mean(signal * log_q, -1))
 
 
 def born(split: dict) -> np.ndarray:

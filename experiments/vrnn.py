@@ -54,7 +54,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     def encode(params: dict, image: Array, keys: Array) -> Array:
         return trace(params, image, keys).z
 
-    def drawn(state: vrnn.State, mean: Array) -> dict:
+    def drawn(params: dict, state: vrnn.State, mean: Array) -> dict:
         return {"mean": mean}
 
     bound = evaluation.make_bound(model, config.evaluate, {}, read)

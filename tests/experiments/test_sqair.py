@@ -28,7 +28,16 @@ def run(tmp_path_factory):
 def test_a_run(run):
     folder, content = run
     assert content["steps"] == 4 and content["num_examples"] == 13
-    assert {"count_accuracy", "sequence_accuracy", "mean_iou", "iwae_4", "mota", "idf1", "path_error"} <= content.keys()
+    assert {
+        "count_accuracy",
+        "sequence_accuracy",
+        "mean_iou",
+        "iwae_4",
+        "mota",
+        "idf1",
+        "path_error",
+        "look_error",
+    } <= content.keys()
     assert content["elbo"] == pytest.approx(content["log_likelihood"] - content["kl"], rel=1e-4)
     assert len(content["count_accuracy_t"]) == 4
     assert np.mean(content["count_accuracy_t"]) == pytest.approx(content["count_accuracy"])
@@ -125,10 +134,26 @@ def test_objectives(objective):
     assert jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, params)
 
 
+def test_what_the_release_calls_vimco():
+    """By hand: the bound's own gradient, and of log q the share of a particle, weighed by what is better than L."""
+    log_w, log_q = jnp.array([[-2.0, -3.0, -2.5]]), jnp.zeros((1, 3))
+    estimate = sqair.vimco_as_released(log_w, log_q)
+    np.testing.assert_allclose(estimate.bound, np.log(np.exp([-2.0, -3.0, -2.5]).mean()), rtol=1e-6)
+    baselines = [
+        np.log((np.exp((a + b) / 2) + np.exp(a) + np.exp(b)) / 3) for a, b in ((-3, -2.5), (-2, -2.5), (-2, -3))
+    ]
+    of_weights, of_choices = jax.grad(lambda *args: sqair.vimco_as_released(*args).surrogate[0], (0, 1))(log_w, log_q)
+    np.testing.assert_allclose(of_choices[0], (log_w[0] - np.array(baselines)) / 3, rtol=1e-5)
+    np.testing.assert_allclose(of_weights, jax.nn.softmax(log_w), rtol=1e-5)
+    with pytest.raises(UserError, match="objective.name='vimco_as_released' compares particles"):
+        fields = {"objective__name": "vimco_as_released", "objective__num_particles": 1}
+        sqair.build(sequences.make_config(**fields), data=sequences.make_data())
+
+
 def test_variants():
     """What each variant is about, for embedded digits and MNIST's."""
     for configs in (sequences.configs, sqair_mnist):
-        fast, any_time, conv, paper, conv_paper = map(configs.get_config, sequences.configs.VARIANTS)
+        fast, any_time, conv, paper, conv_paper, released = map(configs.get_config, sequences.configs.VARIANTS)
         assert fast.data.appear == paper.data.appear == "always" and any_time.data.appear == "any_time"
         assert any_time.model.rediscovery_factor.start < any_time.model.rediscovery_factor.end == 1.0
         assert fast.model.network == any_time.model.network == paper.model.network == "mlp"
@@ -146,17 +171,19 @@ def test_variants():
             shapes = jax.eval_shape(model.make(sqair.model_config(config, canvas, 10)).model.init, jax.random.key(0))
             millions = sum(leaf.size for leaf in jax.tree.leaves(shapes)) / 1e6
             assert round(millions, 1) == {"mlp": 2.9, "conv": 2.6}[config.model.network]
-        assert len({config.data.source for config in (fast, any_time, conv, paper, conv_paper)}) == 1
-        for config in (fast, any_time, conv, paper, conv_paper):
+        assert released.optimizer == paper.optimizer and released.curriculum == paper.curriculum
+        assert released.model.keys() == paper.model.keys() and released.objective.name == "vimco_as_released"
+        assert len({config.data.source for config in (fast, any_time, conv, paper, conv_paper, released)}) == 1
+        for config in (fast, any_time, conv, paper, conv_paper, released):
             steps = config.curriculum.steps
             assert tuple(sorted(steps)) == steps and steps[-1] < config.train.num_steps
             assert config.model.object_size[0] == config.data.object_size[0]
             assert not any(step % config.train.inner_steps for step in steps)  # or stages are compiled twice
-        with pytest.raises(ValueError, match="write one of :fast, :any_time, :conv, :paper, :conv_paper"):
+        with pytest.raises(ValueError, match="write one of :fast, :any_time, :conv, :paper, :conv_paper, :released"):
             configs.get_config("slow")
 
 
-@pytest.mark.parametrize("variant", ["any_time", "conv", "paper", "conv_paper"])
+@pytest.mark.parametrize("variant", ["any_time", "conv", "paper", "conv_paper", "released"])
 def test_other_variants_have_gradients(variant):
     """The loss has a gradient, of the right shapes, for sequences of both stages."""
     config = sequences.configs.get_config(variant)
@@ -231,6 +258,7 @@ def test_figures_of_an_oracle(monkeypatch):
     split = distinct()
     experiment, figures = evaluate(monkeypatch, split, *truth(split))
     assert (figures["elbo"], figures["log_likelihood"], figures["kl"]) == (-3.5, -2.0, 1.5)
+    assert figures["count_constant"] == pytest.approx(max(np.bincount(split["count"].ravel())) / 52)
     assert figures["count_accuracy"] == figures["sequence_accuracy"] == 1 and figures["count_accuracy_t"] == [1] * 4
     assert figures["discovered_t"] == pytest.approx([11 / 13, 1 / 13, 0, 0])
     assert figures["surplus"] == pytest.approx(0, abs=1e-6)  # that one was late is true

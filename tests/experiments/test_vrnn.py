@@ -119,7 +119,7 @@ def counter():
 
 
 def test_given_frames_are_seen_and_others_imagined():
-    drawn = lambda state, mean: {"mean": mean, "state": state}  # noqa: E731
+    drawn = lambda params, state, mean: {"mean": mean, "state": state}  # noqa: E731
     keys, x = jax.random.split(jax.random.key(0), 2), np.zeros((2, 5, 1, 1, 1), np.uint8)
     guesses = shared.foresee(counter(), {"a": 10.0}, 2, drawn, shared.reader("gaussian"))({}, x, keys)
     for guess, frames in (("likely", [1, 2, 12, 22, 32]), ("sampled", [1, 2, 13, 24, 35])):
@@ -135,7 +135,7 @@ def test_next_frames_are_predicted_from_those_seen():
 
 
 def test_dreams_follow_settings_of_their_own():
-    drawn = lambda state, mean: {"mean": mean}  # noqa: E731
+    drawn = lambda params, state, mean: {"mean": mean}  # noqa: E731
     dream = shared.dream(counter(), lambda state: {"a": jnp.where(state > 0, 2.0, 5.0)}, 4, drawn)
     np.testing.assert_array_equal(dream({}, jax.random.split(jax.random.key(0), 2))["mean"], [[5, 7, 9, 11]] * 2)
 

@@ -215,3 +215,16 @@ def test_path_errors_by_hand():
     assert all(np.isnan(value) for value in nothing.values())
     apart = tracking.path_errors(boxes + 500.0, found, true, there, given=2)
     assert np.isnan(apart["path_error"])
+
+
+def test_look_errors():
+    """Of two sequences: objects 0 and 1 in the first, of which 1 is lost and its slot taken, object 0 in the second."""
+    identity = np.array([[[0, 1], [0, 1], [0, 2]], [[-1, 0], [-1, 0], [-1, 0]]])
+    glimpses = np.zeros((2, 3, 2, 4, 4, 1))
+    glimpses[0, :2] += np.array([1.0, 4.0])[:, None, None, None]
+    glimpses[0, 2] += np.array([3.0, 9.0])[:, None, None, None]
+    glimpses[1, 1:, 1], glimpses[:, 0] = 7.0, 50.0  # earlier frames do not count
+    found = tracking.look_errors(glimpses, identity, 2)
+    assert found == {"error": (2**2 + 0) / 2, "other_error": ((3 - 4) ** 2 + (7 - 1) ** 2) / 2}
+    none = tracking.look_errors(glimpses, np.full_like(identity, -1), 2)
+    assert np.isnan(none["error"]) and np.isnan(none["other_error"])

@@ -101,7 +101,10 @@ def densities(config, params, x, presence_prior, rediscovery_factor, z):
                 proposal = mlp(inference["proposal"], np.r_[before.where, before.temporal])
                 proposal = before.where + 0.1 * proposal if config.centred else proposal
                 nearby, known = before.where if config.centred else 0, before.dynamics
-            encoding = encode("glimpse_encoder", read(config, image, proposal))
+            glimpse = read(config, image, proposal)
+            if config.proposal_mask:
+                glimpse = glimpse * expit(mlp(inference["mask"], before.temporal) + 2).reshape(glimpse.shape)
+            encoding = encode("glimpse_encoder", glimpse)
             seen = np.r_[encoding, before.what, before.where, before.temporal, last]
             relation = simple_cell(inference["relation"], relation, seen)
             shift, scale = statistics(mlp(inference["where"], np.r_[before.where, relation]), 0.1)
@@ -147,7 +150,10 @@ def densities(config, params, x, presence_prior, rediscovery_factor, z):
             log_q += normal(where, where_loc(config) + shift if config.centred else shift, scale)
             encoding = encode("glimpse_encoder", read(config, image, where))
             log_q += normal(what, *statistics(mlp(inference["what"], encoding), 0.5))
-            log_p += normal(where, where_loc(config), [config.scale_std] * (where_dim - 2) + [1.0, 1.0])
+            expected, spread = where_loc(config), [config.scale_std] * (where_dim - 2) + [1.0, 1.0]
+            if config.where_prior == "learned":
+                expected, spread = generative["where_prior"]["loc"], np.exp(generative["where_prior"]["log_scale"])
+            log_p += normal(where, expected, spread)
             log_p += normal(what, 0.0, 1.0)
             last = np.r_[where, what]
             found[i] = Object(where, what, np.zeros(where_dim), initial["temporal"], initial["dynamics"])
@@ -157,14 +163,19 @@ def densities(config, params, x, presence_prior, rediscovery_factor, z):
         else:
             success = presence_prior * (rediscovery_factor if t else 1)
             logits = np.arange(config.num_objects + 1) * np.log(success)
-        log_p += logits[len(found)] - logsumexp(logits[: config.num_objects - len(kept) + 1])
+        most = config.num_objects - len(kept) if config.truncated_discovery else config.num_objects
+        log_p += logits[len(found)] - logsumexp(logits[: most + 1])
 
         # ------------------------------------------------------------------------------------- the image: algorithm 1
-        objects, mean = kept | found, np.zeros(config.canvas)
+        objects, mean, written = kept | found, np.zeros(config.canvas), np.zeros(config.canvas)
         for o in objects.values():
             decode = subpixel_cnn if config.network == "conv" else mlp
             glimpse = expit(decode(generative["decoder"], o.what) + config.decoder_bias)
+            glimpse = (generative["decoder_scale"] if config.decoder_scale else 1) * glimpse
             mean += place(config, glimpse.reshape(*config.glimpse_size, -1), o.where)
+            written += place(config, np.ones((*config.glimpse_size, config.canvas[2])), o.where)
+        if config.mean_image:
+            mean += np.minimum(written, 1) * generative["mean_image"]
         if config.likelihood == "gaussian":
             log_p += normal(image, mean, config.output_std)
         else:

@@ -54,6 +54,8 @@ CONFIGS = {
     "learned": dataclasses.replace(BASE, canvas=(8, 7, 3), **LEARNED),
     "conv": dataclasses.replace(BASE, num_objects=2, **CONV),
 }
+ONLY_RELEASED = {"where_prior": "learned", "mean_image": True, "decoder_scale": 0.25, "proposal_mask": True}
+CONFIGS["released"] = dataclasses.replace(BASE, **RELEASE, **ONLY_RELEASED, truncated_discovery=False)
 CONFIGS["random"] = dataclasses.replace(CONFIGS["learned"], propagation_order="random")
 DRAWS = 200
 
@@ -64,7 +66,7 @@ def setup(name):
     config = CONFIGS[name]
     sequential = sqair.make(config)
     rng = np.random.default_rng(0)
-    params = filled(sequential.model, lambda shape: rng.normal(0, 0.3 if len(shape) == 1 else shape[-2] ** -0.5, shape))
+    params = filled(sequential.model, lambda shape: rng.normal(0, 0.3 if len(shape) < 2 else shape[-2] ** -0.5, shape))
     for part, net in (("inference", "presence"), ("generative", "dynamics_statistics")):
         bias = params[part][net]["params"]["Dense_1"]["bias"]
         params[part][net]["params"]["Dense_1"]["bias"] = bias.at[-1].add(-2.5)
@@ -158,7 +160,7 @@ def one_of_each_event(name):
 # ----------------------------------------------------------------------------------------------------------- densities
 
 
-@pytest.mark.parametrize("name", ["annealed", "learned", "conv"])
+@pytest.mark.parametrize("name", ["annealed", "learned", "conv", "released"])
 def test_densities_by_hand(name):
     """Of every event: log p(x, z), log q(z | x) and the image means equal those of the second implementation."""
     _, params, x = setup(name)

@@ -163,6 +163,30 @@ def path_errors(
     return {name: float(np.mean(each)) if len(each) else float("nan") for name, each in figures.items()}
 
 
+def look_errors(glimpses: ArrayLike, identity: ArrayLike, given: int) -> dict[str, float]:
+    """How far the looks of imagined objects are from those that they had in the last of the ``given`` frames.
+
+    Args:
+      glimpses: ``[M, T, N, h, w, C]``, as seen in the given frames, imagined in later ones.
+      identity: integers ``[M, T, N]``, those of one object the same in all frames, -1 where there is none.
+
+    Returns:
+      Mean squared differences per pixel, of all later frames where an object still is: ``error``, and ``other_error``,
+      that of the look of another object, the next one that was given. NaN without any.
+    """
+    glimpses, identity = np.asarray(glimpses), np.asarray(identity)
+    last, later = glimpses[:, given - 1], glimpses[:, given:]
+    known = identity[:, given - 1] >= 0
+    others = np.zeros_like(last)
+    others[known] = np.roll(last[known], -1, axis=0)
+    kept = known[:, None] & (identity[:, given:] == identity[:, given - 1, None])
+    figures = {}
+    for name, looks in (("error", last), ("other_error", others)):
+        differences = np.mean(np.square(later - looks[:, None]), axis=(-3, -2, -1))[kept]
+        figures[name] = float(np.mean(differences)) if kept.any() else float("nan")
+    return figures
+
+
 def _centres(boxes: ArrayLike) -> np.ndarray:
     boxes = np.asarray(boxes, np.float64)
     return (boxes[..., :2] + boxes[..., 2:]) / 2

@@ -84,8 +84,13 @@ class Scene:
         return jnp.array([*map(math.log, odds), 0.0, 0.0])
 
     @property
+    def where_scale(self) -> Array:
+        """Prior std of z^where."""
+        return jnp.array([self.scale_std] * len(self.object_size) + [1.0, 1.0])
+
+    @property
     def where_prior(self):
-        return distributions.normal(self.where_loc, jnp.array([self.scale_std] * len(self.object_size) + [1.0, 1.0]))
+        return distributions.normal(self.where_loc, self.where_scale)
 
     def geometry(self, where: Array) -> tuple[Array, Array]:
         """z^where ``[..., where_dim]`` to scale and shift ``[..., 2]`` of the spatial transformer."""

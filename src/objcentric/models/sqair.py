@@ -23,8 +23,10 @@ From the release, or so that the parameters are as many as in table 5.D.1, unles
   ``shared_statistics`` each distribution of q has a two-layer MLP of its own, as in appendix 5.A.
 - Probabilities of presence stay within a margin, of p as of q (``presence_margin``).
 
-What only the release has is left out: a learnt mean of the prior of where, a mean image, a learnt scale of what is
-decoded, a mask of proposals, a table of p(D_t | P_t) that is not truncated and more than N objects.
+Only in the release, and here where the config says so: a prior of where that is learnt (``where_prior``), a mean image
+(``mean_image``), a learnt factor of what is decoded (``decoder_scale``), a mask of proposals (``proposal_mask``) and a
+p(D_t | P_t) of up to N new objects whatever P_t is (``truncated_discovery``). Not followed: its q finds more than N
+objects, and cuts what is too much but not its log-probability, which leaves no p(x, z) over q(z | x).
 
 Ours, where the config says so:
 
@@ -64,7 +66,10 @@ _CHOICES = {
     "motion": ("position", "velocity"),
     "discovery_prior": ("annealed", "learned"),
     "propagation_order": ("slots", "random"),
+    "where_prior": ("fixed", "learned"),
 }
+
+_OPEN = 2.0  # initial logit of a mask of proposals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +105,11 @@ class Config:
     decoder_bias: float = -2.0
     gradient_limit: float = 0.0
     propagation_order: str = "slots"
+    where_prior: str = "fixed"
+    mean_image: bool = False
+    decoder_scale: float = 0.0
+    proposal_mask: bool = False
+    truncated_discovery: bool = True
 
     def __post_init__(self):
         positive = ("num_objects", "what_dim", "hidden", "decoder_hidden", "num_frames")
@@ -119,6 +129,8 @@ class Config:
             raise UserError("model.centred=False does not go with model.motion='velocity': use motion='position'")
         if not 0 <= self.gradient_limit < float("inf"):
             raise UserError(f"model.gradient_limit={self.gradient_limit}: use 0, for none, or more")
+        if not 0 <= self.decoder_scale < float("inf"):
+            raise UserError(f"model.decoder_scale={self.decoder_scale}: use 0, for none, or what it is at first")
         self.scene  # noqa: B018 - checks its fields
 
     @property
@@ -189,6 +201,12 @@ def make(config: Config) -> Sequential:
             table = jnp.zeros((slots + 1, slots + 1))
             later = [] if config.one_discovery_table else [table.at[:, 0].set(10.0)]
             params["generative"]["discovery_logits"] = jnp.stack([table, *later])
+        if config.where_prior == "learned":
+            params["generative"]["where_prior"] = {"loc": scene.where_loc, "log_scale": jnp.log(scene.where_scale)}
+        if config.mean_image:
+            params["generative"]["mean_image"] = jnp.zeros(config.canvas)
+        if config.decoder_scale:
+            params["generative"]["decoder_scale"] = jnp.float32(config.decoder_scale)
         return params
 
     def apply(params, part: str, name: str, *args):
@@ -211,7 +229,23 @@ def make(config: Config) -> Sequential:
         """Glimpses ``[N, h, w, C]``; those of free slots are black."""
         logits = jax.vmap(lambda what: apply(params, "generative", "decoder", what))(objects.what)
         glimpses = nn.sigmoid(logits + config.decoder_bias).reshape(slots, *scene.glimpse_shape)
+        if config.decoder_scale:
+            glimpses = params["generative"]["decoder_scale"] * glimpses
         return glimpses * objects.presence[:, None, None, None]
+
+    def paint(params, glimpses: Array, objects: Objects) -> Array:
+        """The mean of the image."""
+        mean = scene.place(glimpses, objects.where)
+        if config.mean_image:
+            written = scene.place(jnp.ones_like(glimpses) * objects.presence[:, None, None, None], objects.where)
+            mean = mean + params["generative"]["mean_image"] * jnp.minimum(written, 1.0)
+        return mean
+
+    def where_prior(params):
+        if config.where_prior == "fixed":
+            return scene.where_prior
+        learned = params["generative"]["where_prior"]
+        return distributions.normal(learned["loc"], jnp.exp(learned["log_scale"]))
 
     def propagation_prior(params, state: State, margin: Array):
         """p(z_t^P | z_{t-1}) of every slot (eqs. 5.9, 5.10): Gaussians centred on the latents before, and presence."""
@@ -237,7 +271,9 @@ def make(config: Config) -> Sequential:
         else:
             success, factor = jnp.log(hparams["presence_prior"]), jnp.log(hparams["rediscovery_factor"])
             logits = number * (success + (1 - state.first) * factor)
-        return jax.nn.log_softmax(jnp.where(number <= slots - propagated, logits, -jnp.inf))
+        if config.truncated_discovery:
+            logits = jnp.where(number <= slots - propagated, logits, -jnp.inf)
+        return jax.nn.log_softmax(logits)
 
     def advance(params, state: State, z: Frame) -> State:
         """The state after a frame with the latents ``z``."""
@@ -256,9 +292,6 @@ def make(config: Config) -> Sequential:
         return State(objects, velocity, identity, found, temporal, dynamics, jnp.zeros(()))
 
     what_prior = distributions.normal(jnp.zeros(config.what_dim), jnp.ones(config.what_dim))
-    where_log_prob, what_log_prob = (
-        functools.partial(distributions.log_prob, prior) for prior in (scene.where_prior, what_prior)
-    )
 
     # ----------------------------------------------------------------------------------------------- the inference part
 
@@ -292,7 +325,10 @@ def make(config: Config) -> Sequential:
             else:
                 proposal = infer(params, "proposal", jnp.concatenate([where_before, temporal]))
                 proposal = where_before + 0.1 * proposal if config.centred else proposal
-            encoding = encode_glimpse(params, x, proposal)
+            glimpse = scene.read(x, proposal)
+            if config.proposal_mask:
+                glimpse = glimpse * nn.sigmoid(infer(params, "mask", temporal) + _OPEN).reshape(glimpse.shape)
+            encoding = encode(params, "glimpse_encoder", glimpse)
             seen = jnp.concatenate([encoding, what_before, where_before, temporal, last])
             new_relation, _ = infer(params, "relation", relation, seen)  # eq. 5.14
 
@@ -438,10 +474,11 @@ def make(config: Config) -> Sequential:
         before, old, new = state.objects.presence, z.propagated, z.discovered
         each = presence_p.log_prob(old.presence) + _sum(where_p.log_prob(old.where)) + _sum(what_p.log_prob(old.what))
         number = discovery_log_prob(params, state, jnp.sum(old.presence), hparams)
-        latent = jax.vmap(lambda where, what: where_log_prob(where) + what_log_prob(what))(new.where, new.what)
+        latent = jax.vmap(functools.partial(distributions.log_prob, where_prior(params)))(new.where)
+        latent += jax.vmap(functools.partial(distributions.log_prob, what_prior))(new.what)
         objects = merge(z)
         glimpses = decode(params, objects)
-        mean = scene.place(glimpses, objects.where)
+        mean = paint(params, glimpses, objects)
         return (
             {
                 "propagation": before @ each,
@@ -470,11 +507,11 @@ def make(config: Config) -> Sequential:
         new = free * (jnp.cumsum(free) <= number)
         where, what = (
             distributions.normal(prior.loc, temperature * prior.scale).sample(seed=key, sample_shape=slots)
-            for prior, key in ((scene.where_prior, keys[3]), (what_prior, keys[4]))
+            for prior, key in ((where_prior(params), keys[3]), (what_prior, keys[4]))
         )
         z = Frame(propagated, Objects(new, where, what))
         after = advance(params, state, z)
-        return after, z, scene.place(decode(params, after.objects), after.objects.where)
+        return after, z, paint(params, decode(params, after.objects), after.objects)
 
     # -------------------------------------------------------------------------------------------------------- sequences
 
@@ -489,12 +526,18 @@ def make(config: Config) -> Sequential:
         return lax.scan(one, start(params), jax.random.split(key, config.num_frames))[1]
 
     def render(params, z: Frame) -> dict:
-        """Pictures of the frames ``z [T, ...]``: ``mean [T, H, W, C]``, ``objects [T, N, H, W, C]``, ``boxes``."""
+        """Pictures of the frames ``z [T, ...]``.
+
+        These are ``mean [T, H, W, C]`` and of each slot ``glimpses [T, N, h, w, C]``, the same on the canvas,
+        ``objects [T, N, H, W, C]``, and ``boxes [T, N, 4]``.
+        """
 
         def one(z: Frame) -> dict:
             objects = merge(z)
-            placed = scene.place_each(decode(params, objects), objects.where)
-            return {"mean": jnp.sum(placed, 0), "objects": placed, "boxes": scene.boxes(objects.where)}
+            glimpses = decode(params, objects)
+            placed = scene.place_each(glimpses, objects.where)
+            mean, boxes = paint(params, glimpses, objects), scene.boxes(objects.where)
+            return {"mean": mean, "glimpses": glimpses, "objects": placed, "boxes": boxes}
 
         return jax.vmap(one)(z)
 
@@ -527,6 +570,8 @@ def _networks(config: Config) -> tuple[dict, dict]:
     else:
         inference["kept_what"] = MLP((hidden,), 2 * what_dim, output_scale=0.1)
         inference["discovery_presence"] = MLP((hidden,), 1, output_scale=0.01)
+    if config.proposal_mask:
+        inference["mask"] = MLP((), math.prod(glimpse), output_scale=0.1)
     generative = {
         "dynamics": nn.GRUCell(hidden),
         "dynamics_statistics": MLP((hidden,), 2 * latents + 1, output_scale=0.01),
@@ -549,6 +594,7 @@ def _networks(config: Config) -> tuple[dict, dict]:
         "discovery": 2 * hidden + latents,
         "discovery_statistics": hidden,
         "proposal": where_dim + moved + hidden,
+        "mask": hidden,
         "relation": 2 * hidden + 2 * latents,
         "where": where_dim + hidden,
         "temporal_input": 2 * hidden + where_dim,

@@ -26,7 +26,12 @@ class Objective(NamedTuple):
 
 
 def make(
-    model: Model, c: ConfigDict, *, defensive: Callable | None = None, sequential: Sequential | None = None
+    model: Model,
+    c: ConfigDict,
+    *,
+    defensive: Callable | None = None,
+    sequential: Sequential | None = None,
+    others: dict[str, Callable] | None = None,
 ) -> Objective:
     """The objective ``c.name`` (of `TARGETS`, or `OF_SEQUENCES`) of ``model``, with the fields of configs/base.py.
 
@@ -34,14 +39,16 @@ def make(
       defensive: ``(params, key, x, hparams) -> (z, log_u)``, with ``log_u(z, trace of z)``: the defensive component of
         delta-WW for one datum; by default the prior.
       sequential: the model's steps, if it is one of sequences: those of `OF_SEQUENCES` need them.
+      others: an experiment's own targets, by name, such as `multi_sample` makes.
 
     Raises:
       UserError: a name that is unknown or not for this model, or a number that does not fit.
     """
-    _check(c, sequential)
+    known = TARGETS | OF_SEQUENCES | (others or {})
+    _check(c, sequential, known)
     network = MLP((c.baseline_hidden,), 1)
     defensive = defensive or prior(model)
-    target = (TARGETS | OF_SEQUENCES)[c.name]
+    target = known[c.name]
 
     def init(key: Array, x: Array) -> tuple[Any, Any]:
         baseline = network.init(key, jnp.zeros(jnp.size(x))) if c.name == "nvil" else {}
@@ -148,11 +155,12 @@ def _piwae(b: Batch, aux: Any) -> tuple:
     return estimate, inference, _no_loss, aux
 
 
-def _multi_sample(name: str, **options: Any) -> Callable:
+def multi_sample(estimator: Callable) -> Callable:
+    """The target of an estimator ``(log_w [B, K], log_q_discrete [B, K]) -> Estimate`` that compares particles."""
+
     def target(b: Batch, aux: Any) -> tuple:
         traces = b.trace(b.params)
-        estimate = getattr(objectives, name)(log_w(traces), traces.log_q_discrete, **options)
-        return estimate, traces, _no_loss, aux
+        return estimator(log_w(traces), traces.log_q_discrete), traces, _no_loss, aux
 
     return target
 
@@ -292,10 +300,10 @@ TARGETS = {
     "ciwae": _pathwise("ciwae", "beta"),
     "piwae": _piwae,
     "reinforce": _reinforce,
-    "rloo": _multi_sample("rloo"),
+    "rloo": multi_sample(objectives.rloo),
     "nvil": _nvil,
-    "vimco": _multi_sample("vimco"),
-    "vimco_arithmetic": _multi_sample("vimco", arithmetic=True),
+    "vimco": multi_sample(objectives.vimco),
+    "vimco_arithmetic": multi_sample(functools.partial(objectives.vimco, arithmetic=True)),
     "ww": _wake_wake,
     "ws": _wake_sleep,
     "delta_ww": _delta_wake_wake,
@@ -318,17 +326,16 @@ def check_discrete(c: ConfigDict) -> None:
         )
 
 
-def _check(c: ConfigDict, sequential: Sequential | None) -> None:
-    names = (*TARGETS, *OF_SEQUENCES)
-    if c.name not in names:
-        raise UserError(f"objective.name={c.name!r} is unknown: use one of {', '.join(names)}")
+def _check(c: ConfigDict, sequential: Sequential | None, known: dict[str, Callable]) -> None:
+    if c.name not in known:
+        raise UserError(f"objective.name={c.name!r} is unknown: use one of {', '.join(known)}")
     if c.name in OF_SEQUENCES and sequential is None:
         raise UserError(
             f"objective.name={c.name!r} is for models of sequences, and this one is of images: use iwae, vimco, ..."
         )
     if c.num_particles < 1:
         raise UserError(f"objective.num_particles={c.num_particles} must be at least 1")
-    if c.name in ("rloo", "vimco", "vimco_arithmetic") and c.num_particles < 2:
+    if (c.name == "rloo" or c.name.startswith("vimco")) and c.num_particles < 2:
         raise UserError(f"objective.name={c.name!r} compares particles: set objective.num_particles to 2 or more")
     if c.name in ("miwae", "piwae", "fivo") and (c.num_groups < 1 or c.num_particles % c.num_groups):
         raise UserError(f"objective.num_groups={c.num_groups} must divide objective.num_particles={c.num_particles}")
