@@ -19,6 +19,7 @@ def get_config(variant: str = "hart") -> ConfigDict:
         raise ValueError(f"the variant {variant!r} is unknown: write one of :{', :'.join(hart_kitti.VARIANTS)}")
     config = mohart.get_config("hart")
     config.data.update(format="kth", num_objects=1, frame_size=(120, 160), grey=True)
+    config.data.kinds = ("walking", "jogging", "running")  # a kind is an action
     config.model.update(glimpse_size=(28, 28), appearance=True, features=100, hidden=100)
     config.task.update(presence_loss=False, blackout=0.0)
     config.optimizer.update(name="rmsprop", learning_rate=3.33e-5, decay="constant")

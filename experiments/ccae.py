@@ -20,6 +20,7 @@ from objcentric.training.experiment import Experiment
 WEIGHTS = ("likelihood", "too_few", "deformation") + tuple(
     f"{kind}_{axis}" for kind in ("prior", "posterior") for axis in ("within", "between")
 )
+_NONE = -1e9  # logarithm of what a point that is absent adds; finite, for a scene may have none
 TYPICAL = 0.04  # "consistently achieves below 4% error" (thesis): a run with more of it has failed
 
 
@@ -48,9 +49,10 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         too_few = jax.vmap(sparsity.too_few_parts, (0, 0, None))(log_prior, jnp.sum(won, 1), c.least_parts)
         presence = parallel.whole_batch(jnp.exp(log_prior))
         within, between = sparsity.prior(presence, c.num_classes, c.sparsity)
-        there = scenes.presence[..., None, None]
-        whole = (seen.explained.responsibility * there, seen.explained.log_joint * there)
-        whole = (parallel.whole_batch(jnp.sum(each, (1, 3))) for each in whole)
+        there, explained = scenes.presence[..., None, None], seen.explained
+        responsibility = jnp.sum(explained.responsibility * there, (1, 3))
+        log_joint = jax.nn.logsumexp(jnp.where(there > 0, explained.log_joint, _NONE), (1, 3))
+        whole = map(parallel.whole_batch, (responsibility, log_joint))
         posterior_within, posterior_between = sparsity.posterior(*whole, c.sparsity)
         log_likelihood = jnp.mean(jnp.sum(seen.explained.log_likelihood * scenes.presence, -1))
         terms = {

@@ -36,6 +36,7 @@ class Clip(NamedTuple):
     x: Array  # [T, H, W, C] in [0, 1]
     boxes: Array  # [T + ahead, M, 4]
     there: Array  # [T + ahead, M] 0 or 1
+    filmed: Array  # [T] 0 or 1; 0 after the end of a short video
 
 
 def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
@@ -85,7 +86,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     def boxes_of(params: dict, rows: dict, keys: Array, mode: int) -> dict:
         looked = look(params, rows, keys, mode)
         seen = looked["seen"]
-        return {name: looked[name] for name in ("true", "there", "dark")} | {
+        return {name: looked[name] for name in ("true", "there", "filmed", "dark")} | {
             "boxes": seen.boxes,
             "found": nn.sigmoid(seen.presence) > 0.5,
         }
@@ -139,7 +140,8 @@ def looker(config: ConfigDict) -> Callable:
         dark = jnp.stack([frames < 0, black(key, length, config.task.black_frames), frames >= GIVEN])[mode]
         shown = hide(clip, dark)
         seen = hart.follow(tracker, params["tracker"], None, shown.x, clip.boxes[0], clip.there[0])
-        return {"x": clip.x, "true": clip.boxes, "there": clip.there, "dark": dark, "seen": seen}
+        told = {"true": clip.boxes, "there": clip.there, "filmed": clip.filmed}
+        return told | {"x": clip.x, "dark": dark, "seen": seen}
 
     @jax.jit
     def look(params: dict, rows: dict, keys: Array, mode: int) -> dict:
@@ -166,7 +168,7 @@ def reader(c: ConfigDict, num_frames: int, ahead: int) -> Callable:
     """
     if c.name != "circles":
         return lambda row, bias=0.0: Clip(
-            row["image"].astype(jnp.float32) / 255, row["boxes"], row["presence"].astype(jnp.float32)
+            row["image"].astype(jnp.float32) / 255, row["boxes"], row["presence"].astype(jnp.float32), row["filmed"]
         )
 
     whole = circles.make_config(c, num_frames + ahead)
@@ -177,7 +179,7 @@ def reader(c: ConfigDict, num_frames: int, ahead: int) -> Callable:
         drawn = circles.simulate(world, jax.random.fold_in(jax.random.key(c.seed), row["seed"]), bias)
         render = jax.vmap(lambda position, identity: circles.render(world, position, identity))
         x = render(drawn.position[:frames], drawn.identity[:frames])
-        return Clip(x, circles.boxes(world, drawn.position), jnp.ones(drawn.identity.shape))
+        return Clip(x, circles.boxes(world, drawn.position), jnp.ones(drawn.identity.shape), jnp.ones(frames))
 
     return simulate
 
@@ -187,7 +189,7 @@ def cut(batch: dict, length: int) -> dict:
     if "seed" in batch:
         numbers = jnp.arange(length, dtype=jnp.int32)[None]
         return batch | {"frames": jnp.broadcast_to(numbers, (len(batch["seed"]), length))}
-    return {name: batch[name][:, :length] for name in ("image", "boxes", "presence")}
+    return {name: batch[name][:, :length] for name in ("image", "filmed", "boxes", "presence")}
 
 
 def black(key: Array, num_frames: int, longest: int) -> Array:
@@ -245,7 +247,8 @@ def figures_of(mode: str, seen: dict, ahead: int, num_frames: int, final: bool) 
 
     Args:
       seen: ``boxes [M, T, N, 4]`` predicted, ``found [M, T, N]`` whether trackers think that their object is there;
-        ``true [M, T + ahead, N, 4]``, ``there [M, T + ahead, N]``; ``dark [M, T]`` which frames were black.
+        ``true [M, T + ahead, N, 4]``, ``there [M, T + ahead, N]``; ``dark [M, T]`` which frames were black; ``filmed
+        [M, T]``, those after the end of a video do not count.
       num_frames: T or less, of the first frames on which all figures but those of each frame are.
 
     Returns:
@@ -268,7 +271,7 @@ def figures_of(mode: str, seen: dict, ahead: int, num_frames: int, final: bool) 
             figures[f"{prefix}unseen_iou"] = following.mean_iou(guess[:, :end], true[:, :end], unseen[:, :end])
         figures[f"{prefix}iou_t"] = (whole[:end] if mode == "prediction" else whole).tolist()
     boxes, true, there = (each[:, :num_frames] for each in (seen["boxes"], true, there))
-    given = np.broadcast_to(there[:, :1] > 0, there.shape)
+    given = (there[:, :1] > 0) & (seen["filmed"][:, :num_frames, None] > 0)
     if not ahead:
         right = seen["found"] == (there > 0)
         figures["presence_accuracy"] = float(np.mean(right[:, 1:], where=given[:, 1:]))

@@ -20,6 +20,13 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 from experiments.comparisons import COMPARISONS, Comparison
 from objcentric.errors import UserError
 
+SEED_BY_SEED = (
+    "count_accuracy",
+    "identity_switches",
+    "error",
+    "posterior_lin_match",
+    "posterior_lin_pred",
+)  # of each seed, below the tables
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -31,6 +38,7 @@ class Figure(TypedDict):
     mean: float | None
     std: float | None  # sample standard deviation; 0 for one seed
     n: int
+    each: NotRequired[list[float]]  # of several seeds, in their order, where the runs' folders told
 
 
 class Result(TypedDict):
@@ -140,10 +148,11 @@ def _joined(old: Result, new: Result) -> Result:
         raise UserError(f"the seeds {repeated} are in the result already")
     parts = (old, new)
     names = [name for name in old["figures"] if name in new["figures"]]
+    order = sorted(range(len(old["seeds"] + new["seeds"])), key=(old["seeds"] + new["seeds"]).__getitem__)
     joined = old | {
         "seeds": sorted(old["seeds"] + new["seeds"]),
         "wall_seconds": round(sum(part["wall_seconds"] for part in parts), 1),
-        "figures": {name: _pooled(*(part["figures"][name] for part in parts)) for name in names},
+        "figures": {name: _pooled(*(part["figures"][name] for part in parts), order) for name in names},
         "date": new["date"],
     }
     joined["config"] = old["config"] | {"seeds": joined["seeds"]}
@@ -152,14 +161,19 @@ def _joined(old: Result, new: Result) -> Result:
     return joined | {name: new[name] for name in ("command", "notes", "paper") if new.get(name)}
 
 
-def _pooled(a: Figure, b: Figure) -> Figure:
-    """Mean and sample standard deviation of both groups of seeds together."""
+def _pooled(a: Figure, b: Figure, order: list[int]) -> Figure:
+    """Mean and sample standard deviation of both groups of seeds together, which in the given order ascend."""
     n = a["n"] + b["n"]
     if a["mean"] is None or b["mean"] is None:
         return Figure(mean=None, std=None, n=n)
     mean = (a["n"] * a["mean"] + b["n"] * b["mean"]) / n
     squares = sum(part["std"] ** 2 * (part["n"] - 1) + part["n"] * (part["mean"] - mean) ** 2 for part in (a, b))
-    return Figure(mean=mean, std=math.sqrt(squares / (n - 1)), n=n)
+    pooled = Figure(mean=mean, std=math.sqrt(squares / (n - 1)), n=n)
+    parts = [part.get("each", [part["mean"]] if part["n"] == 1 else []) for part in (a, b)]
+    if all(parts):
+        both = parts[0] + parts[1]
+        pooled["each"] = [both[i] for i in order]
+    return pooled
 
 
 def _name(experiment: str, variant: str) -> str:
@@ -192,10 +206,17 @@ def _read_json(path: Path, hint: str) -> dict[str, Any]:
 def _figures(evaluation: dict[str, Any]) -> dict[str, Figure]:
     """The figures of eval.json, and the success rate where there is one."""
     rate, n = evaluation.get("success_rate"), len(evaluation["seeds"])
+    figures = evaluation["figures"]
+    if n > 1 and "per_seed" in evaluation:
+        each = {name: [seed[name] for seed in evaluation["per_seed"]] for name in figures}
+        figures = {
+            name: figure if figure["mean"] is None else figure | {"each": each[name]}
+            for name, figure in figures.items()
+        }
     if rate is None:
-        return evaluation["figures"]
+        return figures
     std = (rate * (1 - rate) * n / max(n - 1, 1)) ** 0.5
-    return evaluation["figures"] | {"success_rate": Figure(mean=rate, std=std, n=n)}
+    return figures | {"success_rate": Figure(mean=rate, std=std, n=n)}
 
 
 # ------------------------------------------------------------------------------------------------------- tables
@@ -279,8 +300,17 @@ def _table(experiment: str, results: list[Result]) -> str:
     ]
     lines = [f"## {experiment}", "", *_lines([header, *rows])]
     notes = [f"- {r['title']}: {r['notes']}" for r in results if r.get("notes")]
+    notes += [f"- {r['title']}, seed by seed: {each}" for r in results if (each := _seed_by_seed(r))]
     own = [f"### {r['title']}\n\n{r['table']}\n" for r in results if "table" in r]
     return "\n".join([*lines, "", *notes, *([""] if notes else []), *own])
+
+
+def _seed_by_seed(result: Result) -> str:
+    """The figures of `SEED_BY_SEED` of each seed, in their order; '' where there are none."""
+    known = {name: result["figures"].get(name, {}).get("each", []) for name in SEED_BY_SEED}
+    return "; ".join(
+        f"{name.replace('_', ' ')} {', '.join(map(_number, each))}" for name, each in known.items() if each
+    )
 
 
 def _cell(name: str, result: Result) -> str:

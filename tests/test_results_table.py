@@ -220,8 +220,12 @@ def test_seeds_that_were_trained_apart_join_one_result(one_seed, three_seeds, tm
     joined = json.loads((tmp_path / "air.json").read_text())
     results_table.record(run(0, 1, 2), "", "", "AIR", "a note", command="both", results=tmp_path)
     at_once = json.loads((tmp_path / "air.json").read_text())
+    page = results_table.tables(results_table.read_results(tmp_path))
     for name, figure in at_once["figures"].items():
-        assert joined["figures"][name] == pytest.approx(figure)
+        of_seeds = joined["figures"][name].pop("each", None)
+        assert of_seeds == figure.pop("each", None) and joined["figures"][name] == pytest.approx(figure)
+        assert of_seeds == {"count_accuracy": [0.9, 0.7, 0.95], "kl": [1, 4, 2.5]}.get(name)
+    assert "- AIR, seed by seed: count accuracy 0.9000, 0.7000, 0.9500\n" in page
     twice = {"wall_seconds": 362.6, "train_seconds": 120.0}
     assert {**joined, "figures": 0} == {**at_once, "figures": 0, **twice}
 

@@ -45,8 +45,9 @@ def test_rows(folder):
     assert jogging.tracks.frame.tolist() == [2, 11, 12] and jogging.tracks.identity.tolist() == [1, 2, 2]
     np.testing.assert_array_equal(jogging.tracks.box, [[10, 20, 30, 40], [0, 5, 60, 25.5], [2, 6, 62, 26]])
     assert boxing.tracks.frame.tolist() == [6, 7] and boxing.tracks.identity.tolist() == [2, 2]
+    assert set(boxing.tracks.kind) == {"boxing"} and set(jogging.tracks.kind) == {"jogging"}
     for tracks in (boxing.tracks, jogging.tracks):
-        assert set(tracks.kind) == {"person"} and not tracks.ignore.any() and set(tracks.visibility) == {1}
+        assert not tracks.ignore.any() and set(tracks.visibility) == {1}
 
 
 def test_clips_may_be_in_folders_of_actions(folder):

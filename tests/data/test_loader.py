@@ -245,10 +245,20 @@ def test_tracks_stream(tracks_config):
         rows = split.read([1, size - 1, 0])
         assert {key: (array.shape, array.dtype.name) for key, array in rows.items()} == {
             "image": ((3, 4, 50, 100, 3), "uint8"),
+            "filmed": ((3, 4), "uint8"),
             "boxes": ((3, 4, 2, 4), "float32"),
             "presence": ((3, 4, 2), "uint8"),
             "identity": ((3, 2), "int32"),
         }
+
+
+def test_what_a_short_video_lacks_is_black(tracks_config):
+    """Of 16 frames 4 test, of 20 there are 5: sequences of 5 frames, of which the second video has but four."""
+    tracks_config.update(num_frames=4, test_frames=5)
+    rows = loader.load(tracks_config).test.everything()
+    assert rows["filmed"].sum(1).tolist() == [5, 5, 4, 4]
+    assert (rows["image"].any((2, 3, 4)) == rows["filmed"]).all()
+    assert rows["presence"][0].all() and rows["presence"][2, :4].all() and not rows["presence"][2, 4].any()
 
 
 def test_streams_of_tracks_read_what_is_in_the_files(tracks_config, two_videos):

@@ -331,7 +331,8 @@ def test_sequences_that_test_may_be_longer():
     assert [examples[split].frames.shape[1] for split in ("train", "valid", "test")] == [3, 3, 6]
     assert examples["test"].frames.tolist() == [[10, 11, 12, 13, 14, 15]]
     with pytest.raises(UserError, match="the test split of .* has nowhere 11 frames .* reduce data.test_frames"):
-        windows.cut(tracks.config(test_frames=11), [tracks.annotated({1: range(20)})], [tracks.frames(range(20))])
+        c = tracks.config(test_frames=11, train_share=0.7, valid_share=0.2)
+        windows.cut(c, [tracks.annotated({1: range(20)})], [tracks.frames(range(20))])
 
 
 @pytest.mark.parametrize(
@@ -344,3 +345,24 @@ def test_fast_videos_are_thinned(rate, most, step):
     c = tracks.config(max_rate=most, num_frames=2, overlap=0.0)
     examples = windows.cut(c, [one], [tracks.frames(range(20))])
     assert (np.diff(examples["train"].frames) == step).all()
+
+
+def test_a_short_video_tests_on_what_it_has(capsys):
+    """Frames 11 to 14 and 16 of twenty are there: the longest run is tested on."""
+    c = tracks.config(test_frames=6, num_frames=3, overlap=0.0, train_share=0.3, valid_share=0.2, num_objects=1)
+    numbers = [*range(1, 15), *range(16, 21, 2)]
+    both = [tracks.annotated({1: range(1, 80)}, "long"), tracks.annotated({1: EVERY, 2: range(12, 14)}, "short")]
+    examples = windows.cut(c, both, [tracks.frames(range(1, 40)), tracks.frames(numbers)])["test"]
+    assert examples.frames[examples.video == 1].tolist() == [[8, 9, 10, 11, 12, 13]]
+    assert "short" not in capsys.readouterr().err
+    c.test_frames = 8
+    examples = windows.cut(c, both, [tracks.frames(range(1, 40)), tracks.frames(numbers)])["test"]
+    mine = examples.video == 1
+    assert examples.frames[mine].tolist() == [[8, 9, 10, 11, 12, 13, -1, -1]]
+    assert examples.presence[mine, :, 0].tolist() == [[1] * 6 + [0] * 2] and not examples.boxes[mine, 6:].any()
+    said = capsys.readouterr().err
+    assert "short: its 9 frames in 'test' are too few for data.test_frames=8 at a frame_step of 1: 6 of them" in said
+    two = tracks.frames([*range(1, 15), 16, 17, 19])  # in test there are never three in a row
+    few = c.copy_and_resolve_references()
+    few.update(train_share=0.7, valid_share=0.15)
+    assert set(windows.cut(few, both, [tracks.frames(range(1, 80)), two])["test"].video) == {0}

@@ -11,6 +11,7 @@ from configs import ccae as configs
 from experiments import ccae
 from objcentric.data import constellations
 from objcentric.errors import UserError
+from objcentric.models import capsules
 from objcentric.models import ccae as ccae_model
 from objcentric.training import loop, restore
 from tests.experiments import labelled_images, scenes
@@ -90,6 +91,28 @@ def test_few_constellations_come_first_and_the_posterior_counts_less_in_the_end(
         for keep in (1e-6, None)
     ]
     assert counts[0] == 1 and 1.5 < counts[1] < 2  # 12 / 7 in the mean
+
+
+def test_posteriors_are_of_the_points_that_there_are(monkeypatch):
+    """Sums over votes and points, of responsibilities as of the joint, whose logarithm it is."""
+    config, asked = labelled_images.make_constellations(), []
+    shape = config.model.num_capsules, config.model.num_votes
+
+    def infer(params, key, points, presence):
+        whole = jnp.zeros((len(points), *shape))
+        explained = capsules.Explained(jnp.zeros(len(points)), whole, whole + 0.5)
+        none = jnp.zeros(())
+        seen = capsules.Capsules(jnp.zeros(shape[0]), jnp.zeros(shape), none, none, none, none)
+        return ccae_model.Seen(capsules=seen, explained=explained, winner=jnp.zeros(len(points), int))
+
+    monkeypatch.setattr(ccae_model, "make", lambda config: ccae_model.CCAE(None, infer))
+    monkeypatch.setattr(ccae.sparsity, "posterior", lambda *args: asked.append(args) or (0.0, 0.0))
+    keys = jax.random.split(jax.random.key(1), 8)
+    ccae.build(config).loss({}, {"seed": jnp.arange(8)}, keys, jnp.int32(10**6), ())
+    (responsibility, log_joint, _), scenes = asked[0], jax.vmap(jax.random.split)(keys)[:, 0]
+    there = constellations.batch(constellations.make_config(config.data), scenes).presence.sum(1)[:, None]
+    np.testing.assert_allclose(responsibility, np.broadcast_to(there * 0.5 * shape[1], responsibility.shape))
+    np.testing.assert_allclose(log_joint, np.broadcast_to(np.log(there * shape[1]), log_joint.shape), rtol=1e-5)
 
 
 def test_scenes_of_training_are_new_in_each_step_and_those_of_evaluation_are_not():

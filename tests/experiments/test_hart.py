@@ -11,11 +11,12 @@ from configs import hart_kitti, hart_kth
 from configs import mohart as mohart_configs
 from experiments import hart
 from objcentric.data import circles
-from objcentric.data.loader import Data
+from objcentric.data.loader import Data, Stream
 from objcentric.errors import UserError
 from objcentric.models import hart as model
 from objcentric.nn.appearance import AlexNet, read_weights, write_weights
 from objcentric.training import loop
+from tests.data import videos as video_files
 from tests.experiments import scenes, videos
 
 ONE_STAGE = {"curriculum__first_frames": 5, "curriculum__steps": ()}  # each is a program, which takes its time
@@ -182,7 +183,8 @@ def test_absent_objects_do_not_count():
     loss, keys = jax.jit(experiment.loss), jax.random.split(jax.random.key(1), 3)
     changed = split | {"boxes": np.where(split["presence"][..., None] > 0, split["boxes"], 3.0).astype(np.float32)}
     assert not np.array_equal(changed["boxes"], split["boxes"])
-    images = [{name: jnp.asarray(rows[name]) for name in ("image", "boxes", "presence")} for rows in (split, changed)]
+    names = "image", "filmed", "boxes", "presence"
+    images = [{name: jnp.asarray(rows[name]) for name in names} for rows in (split, changed)]
     first, second = (loss(params, rows, keys, 0, aux)[0] for rows in images)
     # Their trackers begin elsewhere, but neither losses nor, without a relation, other trackers know of it.
     np.testing.assert_allclose(first, second, rtol=1e-6)
@@ -207,7 +209,8 @@ def perfect(ahead: int = 0, num: int = 4, frames: int = 6) -> dict:
     there[:, 3:, 1] = 0
     found = there[:, :frames] > 0
     dark = np.zeros((num, frames), bool)
-    return {"boxes": true[:, ahead:].copy(), "found": found, "true": true, "there": there, "dark": dark}
+    told = {"true": true, "there": there, "filmed": np.ones((num, frames))}
+    return told | {"boxes": true[:, ahead:].copy(), "found": found, "dark": dark}
 
 
 def test_figures_of_a_perfect_tracker():
@@ -225,6 +228,15 @@ def test_the_given_frame_does_not_count():
     seen["boxes"][:, 0], seen["found"][:, 0] = 0, False
     figures, right = (hart.figures_of("tracking", each, 0, 6, True) for each in (seen, perfect()))
     names = ("mean_iou", "presence_accuracy", "hota", "idf1", "mota", "success_area", "precision_20")
+    assert [figures[name] for name in names] == [right[name] for name in names]
+
+
+def test_frames_after_the_end_of_a_video_do_not_count():
+    """Trackers that think that their objects are still there are not wrong."""
+    seen, right = perfect(frames=8), hart.figures_of("tracking", perfect(), 0, 6, True)
+    seen["there"][:, 6:], seen["filmed"][:, 6:], seen["found"][:, 6:] = 0, 0, True
+    figures = hart.figures_of("tracking", seen, 0, 8, True)
+    names = ("mean_iou", "presence_accuracy", "hota", "idf1", "mota", "success_area", "precision_20", "static_iou")
     assert [figures[name] for name in names] == [right[name] for name in names]
 
 
@@ -296,6 +308,27 @@ def test_what_makes_no_sense_is_refused(fields, said):
 def test_toy_worlds_must_go_on_for_as_long_as_training():
     with pytest.raises(UserError, match="evaluate.num_frames=3: use 4 or more"):
         hart.build(videos.make_toy(evaluate__num_frames=3), data=Data(*({"seed": np.arange(3)} for _ in range(3))))
+
+
+def test_from_files_to_a_step(tmp_path):
+    """Of configs/mohart.py, with frames that stay on the disk: a loss that is finite, and figures of a short video."""
+    rng = np.random.default_rng(0)
+    for name, length in (("a", 60), ("b", 12)):
+        boxes = np.array([[[4, t, 16, t + 10], [20, 50 - t, 34, 60 - t]] for t in range(length)])
+        images = list(rng.integers(0, 255, (length, 48, 64, 3), np.uint8))
+        video_files.save_mot(tmp_path / name, images, boxes)
+    fields = {"frame_size": (24, 32), "path": str(tmp_path), "cache_dir": str(tmp_path / "cache"), "device_bytes": 0}
+    config = videos.make_config(**ONE_STAGE, **{f"data__{name}": value for name, value in fields.items()})
+    experiment = scenes.filled(hart.build(config))
+    train, test = experiment.data.train, experiment.data.test
+    assert (
+        isinstance(train, Stream) and test.read(range(test.size))["filmed"].sum(1).min() == 4
+    )  # 12 frames less 7 and 1
+    params = experiment.init(jax.random.key(0))[0]
+    batch, keys = train.read(range(4)), jax.random.split(jax.random.key(0), 4)
+    loss, grads = jax.jit(jax.value_and_grad(lambda params: experiment.loss(params, batch, keys, 0, ())[0]))(params)
+    assert np.isfinite(loss) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+    assert 0 <= experiment.evaluate(params, test, jax.random.key(1), final=False)["mean_iou"] <= 1
 
 
 @pytest.mark.parametrize("module", [hart_kitti, hart_kth])

@@ -77,8 +77,8 @@ def read_boxes(file: str | Path, ranges: dict[str, list[tuple[int, int]]]) -> di
     ``personNN_ACTION_dN`` and its seq-th sub-sequence (from 1) of sequences.txt. Frames are those of the avi, from 1,
     and must at least overlap that sub-sequence: else they were counted otherwise, and boxes would be of other frames.
 
-    The identity of a box is seq: between sub-sequences people leave, and come back as new tracks. Pixels are taken to
-    be counted from 0.
+    The kind of a box is the action. Its identity is seq: between sub-sequences people leave, and come back as new
+    tracks. Pixels are taken to be counted from 0.
 
     Raises UserError that names the line if one is cut off or impossible, or a frame has two boxes.
     """
@@ -101,12 +101,12 @@ def read_boxes(file: str | Path, ranges: dict[str, list[tuple[int, int]]]) -> di
         at += 1 + len(block)
     if not found:
         raise UserError(f"{file} holds no boxes after its {HEADER} lines of header: copy it anew")
-    return {name: _tracks(file, rows) for name, rows in found.items()}
+    return {name: _tracks(file, name.split("_")[1], rows) for name, rows in found.items()}
 
 
-def _tracks(file: Path, rows: list[tuple[int, int, int, list[float]]]) -> tracks.Tracks:
+def _tracks(file: Path, action: str, rows: list[tuple[int, int, int, list[float]]]) -> tracks.Tracks:
     lines, frame, seq, box = zip(*rows, strict=True)
-    return tracks.assemble(file, lambda i: f"line {lines[i]}", frame, seq, np.array(box), kind="person")
+    return tracks.assemble(file, lambda i: f"line {lines[i]}", frame, seq, np.array(box), kind=action)
 
 
 def _heading(file: Path, where: str, line: str, ranges: dict[str, list[tuple[int, int]]]) -> tuple[str, int, int, int]:

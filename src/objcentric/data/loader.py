@@ -15,7 +15,8 @@ from objcentric.errors import UserError
 
 Split = dict[str, np.ndarray]  # image uint8 [M, H, W, C]; where known count [M], boxes [M, R, 4], label [M, R]
 # Of sequences, as `moving.compose` and `pedestrians.prepare` have them: image [M, T, H, W, 1], presence [M, T, R], ...
-# Of tracks image [M, T, H, W, C], and boxes, presence and identity as `windows.Windows` has them.
+# Of tracks image [M, T, H, W, C], filmed [M, T], 0 after the end of a video, and boxes, presence and identity as
+# `windows.Windows` has them.
 FORMATS = ("mot", "kitti", "kth", "detrac", "drone")  # of tracks: modules that read them
 
 
@@ -173,11 +174,12 @@ def _tracks(c: ConfigDict) -> Data:
             video, frames, boxes, presence, identity = (column[rows] for column in whole)
             image = np.empty((*frames.shape, *videos[0].pixels.shape[1:]), np.uint8)
             for i in range(len(rows)):
-                window = videos[video[i]].pixels[frames[i]]
+                window = videos[video[i]].pixels[frames[i]] * (frames[i] >= 0).astype(np.uint8)[:, None, None, None]
                 image[i] = window[:, :, ::-1] if mirrored[i] else window
             mirror = mirrored > 0
             boxes[mirror] = windows.mirror(boxes[mirror], presence[mirror], c.frame_size[1])
-            return {"image": image, "boxes": boxes, "presence": presence, "identity": identity}
+            filmed = (frames >= 0).astype(np.uint8)
+            return {"image": image, "filmed": filmed, "boxes": boxes, "presence": presence, "identity": identity}
 
         return Stream((2 if c.mirror and split == "train" else 1) * size, read)
 

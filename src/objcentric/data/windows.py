@@ -3,6 +3,8 @@
 - A window is T frames of one video, in test maybe ``test_frames``, all of which exist and lie in one split. They are
   ``frame_step`` apart by their numbers, or a multiple of that in videos with more than ``max_rate`` frames per second.
   At most a share ``overlap`` of them, rounded, are also in the next one.
+- A video that tests on fewer frames than that gives one shorter window, of at least `SHORTEST`; what is missing at its
+  end is black, and without objects.
 - Its objects are those annotated in its first frame; a window without any is not formed.
 - Rows that are to be ignored, of other ``kinds``, less visible than ``min_visibility``, or smaller than ``min_size``
   where the frame cuts them off, are absent.
@@ -29,12 +31,15 @@ from objcentric.data.frames import Frames
 from objcentric.data.tracks import Annotated, Tracks
 from objcentric.errors import UserError
 
+SHORTEST = 3  # frames: two may be given
+
 
 class Windows(NamedTuple):
     """n examples, without their images."""
 
     video: np.ndarray  # int32 [n], its index
-    frames: np.ndarray  # int32 [n, T], indices of frames of the video, as the example has them: they may fall
+    frames: np.ndarray  # int32 [n, T], indices of frames of the video, as the example has them: they may fall; -1 after
+    # the end of the video
     boxes: np.ndarray  # float32 [n, T, M, 4], y0, x0, y1, x1 in pixels of the resized frame, cut off there; 0 of absent
     presence: np.ndarray  # uint8 [n, T, M]; slots are filled from the first on
     identity: np.ndarray  # int32 [n, M], the file's, one more where that counts from 0; 0 where the slot is empty
@@ -78,10 +83,15 @@ def cut(c: ConfigDict, annotated: Sequence[Annotated], frames: Sequence[Frames])
         for split, (first, end) in _extents(c, len(its.numbers), one.name in test).items():
             field = _length_field(c, split)
             windows = first + _spaced(its.numbers[first:end], c[field], step, c.overlap)
-            whole[split] += len(windows)
             if end > first and not len(windows):
-                wanted = f"data.{field}={c[field]} at a frame_step of {step}"
-                print(f"{one.name}: its {end - first} frames in {split!r} are too few for {wanted}", file=sys.stderr)
+                windows, wanted = windows[:0], f"data.{field}={c[field]} at a frame_step of {step}"
+                said = f"its {end - first} frames in {split!r} are too few for {wanted}"
+                if split == "test":
+                    windows = _shorter(its.numbers, first, end, c[field], step)
+                if len(windows):
+                    said += f": {np.sum(windows >= 0)} of them are a shorter sequence"
+                print(f"{one.name}: {said}", file=sys.stderr)
+            whole[split] += len(windows)
             if split == "train" and c.reverse:
                 windows = np.concatenate([windows, windows[:, ::-1]])
             for window in windows:
@@ -185,12 +195,21 @@ def _spaced(numbers: np.ndarray, num_frames: int, frame_step: int, overlap: floa
     return windows[chosen]
 
 
+def _shorter(numbers: np.ndarray, first: int, end: int, num_frames: int, frame_step: int) -> np.ndarray:
+    """The longest window, int ``[1, num_frames]``, -1 after its end, of fewer frames; ``[0, num_frames]`` if none."""
+    for length in range(min(num_frames - 1, end - first), SHORTEST - 1, -1):
+        windows = first + complete(numbers[first:end], length, frame_step)
+        if len(windows):
+            return np.pad(windows[:1], ((0, 0), (0, num_frames - length)), constant_values=-1)
+    return np.zeros((0, num_frames), int)
+
+
 def _deal(c: ConfigDict, rows: _Rows, window: np.ndarray, video: int) -> Iterator[tuple[np.ndarray, ...]]:
     """Boxes ``[T, M, 4]``, presence ``[T, M]`` and identity ``[M]`` of the examples that a window gives."""
     identity, there, box = _objects(rows, window)
     order = np.arange(len(identity))
     if len(order) > c.num_objects:
-        order = np.random.default_rng((c.seed, video, window[0], window[-1])).permutation(order)
+        order = np.random.default_rng((c.seed, video, window[0], max(window[-1], 0))).permutation(order)
     for start in range(0, len(order), c.num_objects):
         chosen = order[start : start + c.num_objects]
         if c.crowded and (len(chosen) < c.num_objects or there[:, chosen].mean() < c.crowded):
@@ -205,7 +224,7 @@ def _deal(c: ConfigDict, rows: _Rows, window: np.ndarray, video: int) -> Iterato
 
 def _objects(rows: _Rows, window: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """identity ``[m]``, presence ``[T, m]`` and boxes ``[T, m, 4]`` of the objects of a window."""
-    of_frames = [np.arange(rows.first[frame], rows.first[frame + 1]) for frame in window]
+    of_frames = [np.arange(*rows.first[frame : frame + 2]) if frame >= 0 else np.arange(0) for frame in window]
     identity = rows.identity[of_frames[0]]
     there = np.zeros((len(window), len(identity)), bool)
     box = np.zeros((*there.shape, 4), np.float32)
