@@ -72,13 +72,13 @@ def air() -> ConfigDict:
 def objective() -> ConfigDict:
     c = ConfigDict()
     c.name = "vimco"  # 'elbo', 'iwae', 'miwae', 'ciwae', 'piwae' (pathwise only); 'reinforce', 'rloo', 'nvil', 'vimco',
-    # 'vimco_arithmetic'; 'vimco_as_released' (what SQAIR's authors have in its place; SQAIR's alone);
+    # 'vimco_arithmetic'; 'ciwae_vimco'; 'vimco_as_released' (what SQAIR's authors have in its place; SQAIR's alone);
     # 'ww', 'ws', 'delta_ww' (wake-sleep; dreams are of the prior as it is at the step);
     # 'stl', 'dreg', 'rws_dreg' (for models whose latents all are continuous); 'fivo' (for models of sequences)
     c.num_particles = 5  # K
     c.num_groups = 1  # M, 'miwae' and 'piwae': groups of K / M particles; 'fivo': filters, at least 2 if latents are
     # discrete, for each is the baseline of the others
-    c.beta = 0.5  # 'ciwae': weight of the ELBO, in [0, 1]
+    c.beta = 0.5  # 'ciwae', 'ciwae_vimco': weight of the ELBO, in [0, 1]
     c.delta = 0.2  # 'delta_ww': share of the defensive component in its proposal, in [0, 1)
     c.decay = 0.9  # moving averages of NVIL and REINFORCE's baseline
     c.baseline_hidden = 256  # units of NVIL's input-dependent baseline

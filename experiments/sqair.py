@@ -23,7 +23,7 @@ from objcentric.training import schedules, targets
 from objcentric.training.experiment import Experiment
 
 OBJECTIVES = (
-    *("vimco", "vimco_arithmetic", "vimco_as_released", "rloo", "reinforce", "ww", "fivo"),
+    *("vimco", "vimco_arithmetic", "vimco_as_released", "ciwae_vimco", "rloo", "reinforce", "ww", "fivo"),
     *("elbo", "iwae", "miwae", "ciwae", "piwae"),  # pathwise: presence learns nothing
 )
 # Fields of config.model that follow the step, and the most they may be

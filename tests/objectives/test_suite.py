@@ -107,6 +107,14 @@ ROWS = [
     Row(
         "vimco, arithmetic", functools.partial(objectives.vimco, arithmetic=True), SCORE, score_function, iwae, least=2
     ),
+    Row(
+        "ciwae_vimco",
+        functools.partial(objectives.ciwae_vimco, beta=0.75),
+        SCORE,
+        {"categorical": (three_quarters, three_quarters), "mixed": (three_quarters, three_quarters)},
+        three_quarters,
+        least=2,
+    ),
     Row("relax", relax, RELAXED, {"relaxed": (iwae, iwae)}, iwae, control=True),
     Row("rebar", rebar, RELAXED, {"relaxed": (iwae, iwae)}, iwae, control=True),
     Row(

@@ -104,6 +104,7 @@ CASES = [
     ("nvil", "mixed", iwae, iwae, {}),
     ("vimco", "mixed", iwae, iwae, {}),
     ("vimco_arithmetic", "mixed", iwae, iwae, {}),
+    ("ciwae_vimco", "mixed", mostly_elbo, mostly_elbo, {"beta": 0.75}),
     ("ww", "mixed", iwae, wake, {}),
     ("fivo", "gaussian", iwae, iwae, {}),
     ("fivo", "mixed", iwae, iwae, {}),
@@ -364,7 +365,7 @@ def test_without_a_loop_the_baseline_is_a_part_like_the_others():
         ({"num_particles": 0}, "objective.num_particles=0 must be at least 1"),
         *[
             ({"name": name, "num_particles": 1}, f"objective.name='{name}' compares particles: set .* to 2 or more")
-            for name in ("rloo", "vimco", "vimco_arithmetic")
+            for name in ("rloo", "vimco", "vimco_arithmetic", "ciwae_vimco")
         ],
         ({"name": "miwae", "num_groups": 3}, "objective.num_groups=3 must divide objective.num_particles=2"),
         ({"name": "piwae", "num_groups": 0}, "objective.num_groups=0 must divide objective.num_particles=2"),

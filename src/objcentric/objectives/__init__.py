@@ -48,6 +48,7 @@ from objcentric.objectives.relaxation import (
 from objcentric.objectives.reparameterized import dreg, rws_dreg, stl
 from objcentric.objectives.score_function import (
     Moments,
+    ciwae_vimco,
     init_moments,
     leave_one_out,
     nvil,
@@ -87,6 +88,7 @@ __all__ = [
     "binary_concrete",
     "binary_concrete_log_prob",
     "ciwae",
+    "ciwae_vimco",
     "concrete",
     "concrete_log_prob",
     "control_variate_gradients",

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from objcentric.objectives.bounds import check_per_datum, check_shapes, count, elbo, log_mean_exp, mask
+from objcentric.objectives.bounds import check_per_datum, check_shapes, ciwae, count, elbo, log_mean_exp, mask
 from objcentric.objectives.estimate import Estimate
 
 _stop = jax.lax.stop_gradient
@@ -66,6 +66,24 @@ def vimco(log_w: Array, log_q: Array, *, arithmetic: bool = False, where: Array 
     signal = bound[..., None] - leave_one_out(log_w, arithmetic=arithmetic, where=where)
     scores = score(mask(signal, where, 0.0), mask(log_q, where, 0.0))
     return Estimate(bound, bound + jnp.sum(scores, axis=-1))
+
+
+def ciwae_vimco(log_w: Array, log_q: Array, *, beta: float | Array, where: Array | None = None) -> Estimate:
+    """``beta ELBO + (1 - beta) L``, the CIWAE bound (thesis, eq. 7.13), by `rloo` and `vimco`; needs K >= 2.
+
+    VIMCO hardly minds a choice that fails once in a while, which costs L no more than that share, in nats; the ELBO,
+    as many nats as the particle that fails is worse.
+
+    Args:
+      beta: in [0, 1].
+
+    >>> log_w, log_q = jnp.array([-2.0, -3.0]), jnp.zeros(2)
+    >>> float(ciwae_vimco(log_w, log_q, beta=1.0).bound) == float(rloo(log_w, log_q).bound)
+    True
+    """
+    bound = ciwae(log_w, beta=beta, where=where).bound
+    shares = (beta, rloo(log_w, log_q, where=where)), (1 - beta, vimco(log_w, log_q, where=where))
+    return Estimate(bound, sum(jnp.where(share == 0, 0.0, share * estimate.surrogate) for share, estimate in shares))
 
 
 def leave_one_out(log_w: Array, *, arithmetic: bool = False, where: Array | None = None) -> Array:

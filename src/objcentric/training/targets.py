@@ -155,12 +155,16 @@ def _piwae(b: Batch, aux: Any) -> tuple:
     return estimate, inference, _no_loss, aux
 
 
-def multi_sample(estimator: Callable) -> Callable:
-    """The target of an estimator ``(log_w [B, K], log_q_discrete [B, K]) -> Estimate`` that compares particles."""
+def multi_sample(estimator: Callable, *options: str) -> Callable:
+    """The target of an estimator ``(log_w [B, K], log_q_discrete [B, K]) -> Estimate`` that compares particles.
+
+    ``options`` are fields of config.objective that it takes.
+    """
 
     def target(b: Batch, aux: Any) -> tuple:
         traces = b.trace(b.params)
-        return estimator(log_w(traces), traces.log_q_discrete), traces, _no_loss, aux
+        settings = {option: b.c[option] for option in options}
+        return estimator(log_w(traces), traces.log_q_discrete, **settings), traces, _no_loss, aux
 
     return target
 
@@ -304,6 +308,7 @@ TARGETS = {
     "nvil": _nvil,
     "vimco": multi_sample(objectives.vimco),
     "vimco_arithmetic": multi_sample(functools.partial(objectives.vimco, arithmetic=True)),
+    "ciwae_vimco": multi_sample(objectives.ciwae_vimco, "beta"),
     "ww": _wake_wake,
     "ws": _wake_sleep,
     "delta_ww": _delta_wake_wake,
@@ -335,7 +340,7 @@ def _check(c: ConfigDict, sequential: Sequential | None, known: dict[str, Callab
         )
     if c.num_particles < 1:
         raise UserError(f"objective.num_particles={c.num_particles} must be at least 1")
-    if (c.name == "rloo" or c.name.startswith("vimco")) and c.num_particles < 2:
+    if (c.name == "rloo" or "vimco" in c.name) and c.num_particles < 2:
         raise UserError(f"objective.name={c.name!r} compares particles: set objective.num_particles to 2 or more")
     if c.name in ("miwae", "piwae", "fivo") and (c.num_groups < 1 or c.num_particles % c.num_groups):
         raise UserError(f"objective.num_groups={c.num_groups} must divide objective.num_particles={c.num_particles}")
