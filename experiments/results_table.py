@@ -20,13 +20,8 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 from experiments.comparisons import COMPARISONS, Comparison
 from objcentric.errors import UserError
 
-SEED_BY_SEED = (
-    "count_accuracy",
-    "identity_switches",
-    "error",
-    "posterior_lin_match",
-    "posterior_lin_pred",
-)  # of each seed, below the tables
+# Figures of which each seed's stands below the tables
+SEED_BY_SEED = ("count_accuracy", "identity_switches", "error", "posterior_lin_match", "posterior_lin_pred")
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent / "README.md"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"

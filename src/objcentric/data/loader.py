@@ -174,8 +174,9 @@ def _tracks(c: ConfigDict) -> Data:
             video, frames, boxes, presence, identity = (column[rows] for column in whole)
             image = np.empty((*frames.shape, *videos[0].pixels.shape[1:]), np.uint8)
             for i in range(len(rows)):
-                window = videos[video[i]].pixels[frames[i]] * (frames[i] >= 0).astype(np.uint8)[:, None, None, None]
+                window = videos[video[i]].pixels[frames[i]]
                 image[i] = window[:, :, ::-1] if mirrored[i] else window
+                image[i, frames[i] < 0] = 0
             mirror = mirrored > 0
             boxes[mirror] = windows.mirror(boxes[mirror], presence[mirror], c.frame_size[1])
             filmed = (frames >= 0).astype(np.uint8)

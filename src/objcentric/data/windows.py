@@ -84,7 +84,7 @@ def cut(c: ConfigDict, annotated: Sequence[Annotated], frames: Sequence[Frames])
             field = _length_field(c, split)
             windows = first + _spaced(its.numbers[first:end], c[field], step, c.overlap)
             if end > first and not len(windows):
-                windows, wanted = windows[:0], f"data.{field}={c[field]} at a frame_step of {step}"
+                wanted = f"data.{field}={c[field]} at a frame_step of {step}"
                 said = f"its {end - first} frames in {split!r} are too few for {wanted}"
                 if split == "test":
                     windows = _shorter(its.numbers, first, end, c[field], step)
