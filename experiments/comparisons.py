@@ -34,6 +34,7 @@ COMPARISONS = (
         ours=(
             "sqair_mnist_conv",
             "sqair_mnist",
+            "sqair_mnist_8000_steps",
             "sqair_mnist_slots",
             "sqair_mnist_unlimited",
             "air_moving_mnist",
