@@ -143,9 +143,10 @@ def _joined(old: Result, new: Result) -> Result:
         raise UserError(f"the seeds {repeated} are in the result already")
     parts = (old, new)
     names = [name for name in old["figures"] if name in new["figures"]]
-    order = sorted(range(len(old["seeds"] + new["seeds"])), key=(old["seeds"] + new["seeds"]).__getitem__)
+    seeds = old["seeds"] + new["seeds"]
+    order = sorted(range(len(seeds)), key=seeds.__getitem__)
     joined = old | {
-        "seeds": sorted(old["seeds"] + new["seeds"]),
+        "seeds": sorted(seeds),
         "wall_seconds": round(sum(part["wall_seconds"] for part in parts), 1),
         "figures": {name: _pooled(*(part["figures"][name] for part in parts), order) for name in names},
         "date": new["date"],

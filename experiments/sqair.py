@@ -147,6 +147,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         figures["discovered_t"] = np.mean(seen["discovered"], 0).tolist()
         if counted:
             figures["surplus"] = float(np.sum((figures["discovered_t"] - born(split))[1:]))
+            figures["count_constant"] = float(np.bincount(split["count"].ravel()).max() / split["count"].size)
         tracked = final and "boxes" in split and tracking.available("MOTA, IDF1 and identity switches")
         figures |= judged(seen, split, tracked)
         if final and (counted or "boxes" in split):
@@ -165,7 +166,6 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             figures["count_accuracy"] = float(np.mean(right))
             figures["count_accuracy_t"] = np.mean(right, 0).tolist()
             figures["sequence_accuracy"] = float(np.mean(right.all(1)))
-            figures["count_constant"] = float(np.bincount(split["count"].ravel()).max() / split["count"].size)
         if "boxes" in split:
             there = (split["presence"] > 0) & (split["visibility"] > 0)
             arguments = (merged(seen["extents"]), merged(seen["found"]) > 0, merged(split["boxes"]), merged(there))

@@ -348,7 +348,7 @@ def test_fast_videos_are_thinned(rate, most, step):
 
 
 def test_a_short_video_tests_on_what_it_has(capsys):
-    """Frames 11 to 14 and 16 of twenty are there: the longest run is tested on."""
+    """On its longest run of frames, 9 to 14, for beyond it every second one is missing."""
     c = tracks.config(test_frames=6, num_frames=3, overlap=0.0, train_share=0.3, valid_share=0.2, num_objects=1)
     numbers = [*range(1, 15), *range(16, 21, 2)]
     both = [tracks.annotated({1: range(1, 80)}, "long"), tracks.annotated({1: EVERY, 2: range(12, 14)}, "short")]

@@ -321,9 +321,8 @@ def test_from_files_to_a_step(tmp_path):
     config = videos.make_config(**ONE_STAGE, **{f"data__{name}": value for name, value in fields.items()})
     experiment = scenes.filled(hart.build(config))
     train, test = experiment.data.train, experiment.data.test
-    assert (
-        isinstance(train, Stream) and test.read(range(test.size))["filmed"].sum(1).min() == 4
-    )  # 12 frames less 7 and 1
+    assert isinstance(train, Stream)
+    assert test.read(range(test.size))["filmed"].sum(1).min() == 4  # of the 12 frames, 8 train and validate
     params = experiment.init(jax.random.key(0))[0]
     batch, keys = train.read(range(4)), jax.random.split(jax.random.key(0), 4)
     loss, grads = jax.jit(jax.value_and_grad(lambda params: experiment.loss(params, batch, keys, 0, ())[0]))(params)

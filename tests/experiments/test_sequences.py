@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxprs_in_params
 
 from experiments import evaluation, sequences
 from objcentric.models import sqair
@@ -19,17 +20,15 @@ def test_sequences_worth_showing_are_not_black():
 def largest_array(jaxpr) -> int:
     """Elements of the largest array that a program makes, loops and all."""
     sizes = [variable.aval.size for equation in jaxpr.eqns for variable in equation.outvars]
-    inner = [value for equation in jaxpr.eqns for value in jax.tree.leaves(list(equation.params.values()))]
-    programs = [getattr(value, "jaxpr", value) for value in inner]
-    return max([*sizes, *(largest_array(program) for program in programs if hasattr(program, "eqns"))])
+    inner = [program for equation in jaxpr.eqns for program in jaxprs_in_params(equation.params)]
+    return max([*sizes, *map(largest_array, inner)])
 
 
 def test_log_p_takes_memory_that_does_not_grow_with_particles():
     """As long as as many are held at once."""
     config = tiny.make_config()
-    model = sqair.make(
-        sqair.Config(canvas=(12, 14, 1), num_objects=2, glimpse_size=(4, 4), hidden=8, object_size=(4.0,))
-    ).model
+    fields = {"num_objects": 2, "glimpse_size": (4, 4), "hidden": 8, "object_size": (4.0,)}
+    model = sqair.make(sqair.Config((12, 14, 1), **fields)).model
     hparams = {"presence_prior": 0.5, "rediscovery_factor": 0.5, "presence_margin": 0.1}
     params = jax.eval_shape(model.init, jax.random.key(0))
     image = jax.ShapeDtypeStruct((3, 4, 12, 14, 1), jnp.uint8)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 from scipy import stats
 from scipy.special import expit
 
@@ -450,12 +451,8 @@ def program(num_frames, num_objects):
 
 def equations(jaxpr):
     """Of a program and of those inside it."""
-    inner = (value for eqn in jaxpr.eqns for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=is_jaxpr))
-    return len(jaxpr.eqns) + sum(equations(getattr(value, "jaxpr", value)) for value in inner if is_jaxpr(value))
-
-
-def is_jaxpr(value):
-    return hasattr(value, "eqns") or hasattr(value, "jaxpr")
+    inner = (program for equation in jaxpr.eqns for program in jaxprs_in_params(equation.params))
+    return len(jaxpr.eqns) + sum(map(equations, inner))
 
 
 # -------------------------------------------------------------------------------------------------- prior and sampling
