@@ -137,6 +137,7 @@ def noise(config: ConfigDict) -> Data:
     rng, num, objects = np.random.default_rng(0), 16, config.data.num_objects
     split = {
         "image": rng.integers(0, 256, (num, FRAMES, *config.data.frame_size, 3), np.uint8),
+        "filmed": np.ones((num, FRAMES), np.uint8),
         "boxes": np.tile(np.float32([50, 60, 90, 80]), (num, FRAMES, objects, 1)),
         "presence": np.ones((num, FRAMES, objects), np.uint8),
         "identity": np.ones((num, objects), np.int32),
