@@ -23,7 +23,7 @@ demo: $(STAMP) ## train AIR on scenes of digits, evaluate it and draw pictures: 
 
 test: $(STAMP) ## ruff, then all tests
 	@$(RUN) -m ruff check --quiet .
-	@$(RUN) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	@$(RUN) -m pytest -n $(WORKERS) --dist worksteal --durations=40 $(ARGS)
 
 lint: $(STAMP) ## ruff alone
 	@$(RUN) -m ruff check .

@@ -26,6 +26,8 @@ if os.environ.get("OBJCENTRIC_DATA"):
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+gc.set_threshold(100_000, 50, 100)  # tracing makes many objects, few of them garbage: looking for it took a tenth of it
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 

@@ -55,7 +55,7 @@ from jax import Array, lax
 
 from objcentric import distributions
 from objcentric.errors import UserError
-from objcentric.models.model import Model, Sequential, Step, check_fields, limit_gradients, unroll
+from objcentric.models.model import Model, Sequential, Step, check_fields, limit_gradients, scan, unroll
 from objcentric.models.scene import Scene, statistics
 from objcentric.nn.activations import elu
 from objcentric.nn.cnn import CNN, SubpixelCNN
@@ -366,7 +366,7 @@ def make(config: Config) -> Sequential:
 
         start = params["inference"]["initial_state"]["relation"], jnp.zeros(latents)
         each = (*state.objects, state.velocity, state.temporal, *noise, given)
-        _, ordered = lax.scan(one, start, jax.tree.map(lambda leaf: leaf[order], each))
+        _, ordered = scan(one, start, jax.tree.map(lambda leaf: leaf[order], each))
         back = jnp.argsort(order)
         objects, temporal, scores, probability = jax.tree.map(lambda leaf: leaf[back], ordered)
         before = state.objects.presence
@@ -409,7 +409,7 @@ def make(config: Config) -> Sequential:
 
         free = 1 - old.presence
         start = params["inference"]["initial_state"]["discovery"], jnp.zeros(latents), jnp.ones(())
-        _, (objects, scores, probability) = lax.scan(one, start, (free, *noise, given))
+        _, (objects, scores, probability) = scan(one, start, (free, *noise, given))
         discrete = jnp.sum(scores["presence"])
         return objects, jnp.sum(scores["objects"]) + discrete, discrete, probability
 

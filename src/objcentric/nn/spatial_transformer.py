@@ -42,11 +42,13 @@ def _read_jvp(size, primals, tangents):
     glimpse = _contract(rows, image, columns)
     down = _contract(row_slopes, image, columns)
     right = _contract(rows, image, column_slopes)
-    u, v = centres(size[0])[:, None, None], centres(size[1])[None, :, None]
-    jacobian = jnp.stack([down * u, right * v, down, right])  # by scale y, x and shift y, x
     d_image, d_scale, d_shift = tangents
     d_scale, d_shift = (jnp.zeros(2) if _is_zero(d) else d for d in (d_scale, d_shift))
-    tangent = jnp.tensordot(jnp.concatenate([d_scale, d_shift]), jacobian, 1)
+    moved = [jnp.stack([centres(n), jnp.ones(n)]) for n in size]  # positions by scale and by shift
+    # Spread as products: of these the reverse are products, too, and XLA does not vectorise sums on CPUs.
+    d_y = jnp.einsum("d,da,b->ab", jnp.stack([d_scale[0], d_shift[0]]), moved[0], jnp.ones(size[1]))
+    d_x = jnp.einsum("d,db,a->ab", jnp.stack([d_scale[1], d_shift[1]]), moved[1], jnp.ones(size[0]))
+    tangent = down * d_y[..., None] + right * d_x[..., None]
     if not _is_zero(d_image):
         tangent += read(d_image, scale, shift, size)
     return glimpse, tangent
