@@ -40,7 +40,7 @@ def get_config(variant: str = "fast") -> ConfigDict:
         config.train.update(num_steps=300_000, batch_size=64, eval_every=20_000, checkpoint_every=20_000)
         config.losses.update(least_parts=2, sparsity="thesis", deformation=10.0)  # "strong", section 6.2.1
     if variant == "release":
-        config.data.update(rotation=90.0, normalise="batch")
+        config.data.update(rotation=90.0, normalise="world")
         config.losses.update(least_parts=1, sparsity="release")
         config.model.mask = "release"
     return config
@@ -77,7 +77,9 @@ def data() -> ConfigDict:
     c.scale = (1.0, 4.0)  # smallest and largest, in units of half a square's side; uniform in between
     c.rotation = 180.0  # uniform in +-rotation, degrees (release: 90)
     c.shift = 6.0  # uniform in +-shift along each axis, in the units of scale
-    c.normalise = "example"  # what is scaled into [-1, 1]^2 as one: an 'example' or a 'batch' (release: 100 of them)
+    c.normalise = (
+        "example"  # what is scaled into [-1, 1]^2 as one: an 'example', or the 'world' of all of them (release)
+    )
     c.allow_empty = True  # whether scenes may have no point; else they are drawn anew
     c.num_train = 10_000  # has no effect: training scenes are drawn anew in each step
     c.num_valid = 2_000

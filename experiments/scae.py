@@ -86,11 +86,13 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             features = {name: features_of(seen)[name] for name in FEATURES}
             if not whole:
                 return features
+            presence = jnp.exp(seen.parts.log_presence)
             return features | {
                 "log_likelihood": seen.log_likelihood,
                 "part_log_likelihood": seen.part_log_likelihood,
                 "mse": jnp.mean(jnp.square(model.render(params, seen).parts - y)),
-                "part_presence": jnp.exp(seen.parts.log_presence),
+                "part_presence": presence,
+                "explained": presence @ jnp.sum(seen.explained.responsibility, (1, 2)),
             }
 
         return jax.vmap(one)(image, keys)
@@ -177,7 +179,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
     labels = "label" in data.test
     return explainer.skeleton(config)._replace(
-        data=data,
+        data=data._replace(train=loader.joined(data)) if config.data.train_on_all else data,
         loss=loss,
         evaluate=evaluate,
         figures=figures,
@@ -223,8 +225,8 @@ def usage(seen: dict) -> dict[str, float]:
     ``parts_there`` and ``objects_there``: how many are there in an image, in the mean; ``parts_used``: how many are
     there in some image; ``objects_used``: how many explain more than `UNUSED` of all parts; ``objects_effective``: the
     exponential of the entropy of these shares; ``objects_vary``: the standard deviation over images of an object's
-    presence, in the mean (0: the same ones whatever the image); ``unexplained``: share of the parts that are the
-    dummy's.
+    presence, in the mean (0: the same ones whatever the image); ``unexplained``: share of the parts that are there
+    which is the dummy's.
     """
     total = np.sum(seen["posterior"], 0, np.float64)
     share = total / max(total.sum(), 1e-12)
@@ -235,7 +237,7 @@ def usage(seen: dict) -> dict[str, float]:
         "objects_used": int(np.sum(share > UNUSED)),
         "objects_effective": float(np.exp(-np.sum(share * np.log(np.maximum(share, 1e-12))))),
         "objects_vary": float(np.mean(np.std(seen["prior"], 0))),
-        "unexplained": float(1 - total.sum() / seen["part_presence"].size),
+        "unexplained": float(1 - np.sum(seen["explained"]) / max(np.sum(seen["part_presence"]), 1e-12)),
     }
 
 

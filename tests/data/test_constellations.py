@@ -12,7 +12,7 @@ from objcentric.errors import UserError
 
 NUM = 2_000
 SIDES = {"square": [2.0] * 4 + [8**0.5] * 2, "triangle": [2.0, 2.0, 8**0.5]}
-BATCHED = Config(normalise="batch")
+WORLD = Config(normalise="world")
 
 
 @functools.cache
@@ -94,7 +94,7 @@ def test_each_constellation_is_there_at_its_rate(change, rate, empty):
     assert np.mean(~present.any(1)) == pytest.approx(empty, abs=0.03 if 0 < empty < 1 else 0)
 
 
-@pytest.mark.parametrize(("scenes", "config"), [(drawn, Config()), (batch, Config()), (batch, BATCHED)])
+@pytest.mark.parametrize(("scenes", "config"), [(drawn, Config()), (batch, Config()), (batch, WORLD)])
 def test_absent_points_are_nowhere_and_present_ones_have_their_numbers(scenes, config):
     scenes = scenes(config)
     assert all(np.isfinite(leaf).all() for leaf in scenes)
@@ -126,13 +126,10 @@ def test_points_of_each_example_just_fill_the_square():
     assert not scenes.points[~some].any()
 
 
-def test_points_of_a_batch_share_scale_and_origin():
-    scenes, raw = batch(BATCHED), drawn(BATCHED)
-    ours, theirs = scenes.points[scenes.presence > 0], raw.points[raw.presence > 0]
-    np.testing.assert_allclose(ours.min(0), -ours.max(0), atol=1e-5)
-    assert ours.max() == pytest.approx(1, abs=1e-5)
-    scale = np.linalg.norm(theirs[1:] - theirs[:-1], axis=1) / np.linalg.norm(ours[1:] - ours[:-1], axis=1)
-    np.testing.assert_allclose(scale, scale[0], rtol=2e-3)
+def test_points_of_all_examples_share_a_scale():
+    scenes, raw = batch(WORLD), drawn(WORLD)
+    np.testing.assert_allclose(scenes.points * (6 + 4 * 20**0.5 / 3), raw.points, rtol=1e-6, atol=1e-6)
+    assert 0.9 < np.abs(scenes.points).max() <= 1
 
 
 def test_normalised_by_hand():

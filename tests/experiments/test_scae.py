@@ -10,7 +10,7 @@ import scipy.io
 
 from configs import scae as configs
 from experiments import scae
-from objcentric.data.loader import Data
+from objcentric.data.loader import Data, Stream
 from objcentric.errors import UserError
 from objcentric.metrics import clustering
 from objcentric.training import loop
@@ -136,20 +136,31 @@ def test_affnist(tmp_path):
     assert names <= figures.keys() and not any(name.startswith("affine_") for name in figures)
 
 
+def test_training_on_all_splits():
+    data = labelled_images.make_data()
+    config = labelled_images.make_config(data__train_on_all=True)
+    trained = scae.build(config, data=data).data
+    np.testing.assert_array_equal(trained.train["label"], np.concatenate([split["label"] for split in data]))
+    assert trained.test is data.test
+    streamed = data._replace(train=Stream(3, lambda rows: {}))
+    with pytest.raises(UserError, match="raise data.device_bytes"):
+        scae.build(config, data=streamed)
+
+
 def test_usage_tells_of_collapse():
     eye, there = np.eye(3)[[0, 1, 2, 0]], np.ones((4, 2))
-    fine = scae.usage({"posterior": 2 * eye, "prior": eye, "part_presence": there})
+    fine = scae.usage({"posterior": 2 * eye, "prior": eye, "part_presence": there, "explained": there.sum(1)})
     assert (fine["objects_used"], fine["parts_used"], fine["parts_there"], fine["objects_there"]) == (3, 2, 2, 1)
     assert fine["objects_effective"] == pytest.approx(np.exp(-(0.5 * np.log(0.5) + 0.5 * np.log(0.25))))
     assert fine["unexplained"] == 0 and fine["objects_vary"] > 0.4
     one = np.eye(3)[[0, 0, 0, 0]]  # of whose two parts the dummy explains one
-    collapsed = scae.usage({"posterior": one, "prior": one, "part_presence": there})
+    collapsed = scae.usage({"posterior": one, "prior": one, "part_presence": there, "explained": np.ones(4)})
     assert (collapsed["objects_used"], collapsed["objects_vary"], collapsed["unexplained"]) == (1, 0, 0.5)
     signature = scae.build(labelled_images.make_config(), data=labelled_images.make_data()).signature
     assert signature(fine) is None
     assert signature(collapsed) == "objects have collapsed: one explains all images"
     assert signature(fine | {"parts_used": 1}).startswith("parts have collapsed")
-    nothing = scae.usage({"posterior": 0 * eye, "prior": 0 * eye, "part_presence": 0 * there})
+    nothing = scae.usage({"posterior": 0 * eye, "prior": 0 * eye, "part_presence": 0 * there, "explained": np.zeros(4)})
     assert all(np.isfinite(value) for value in nothing.values())
 
 

@@ -34,7 +34,7 @@ class Config:
     scale: tuple[float, float] = (1.0, 4.0)  # smallest and largest; uniform in between
     rotation: float = 180.0  # uniform in +-rotation, degrees
     shift: float = 6.0  # uniform in +-shift along each axis, in the units of the patterns
-    normalise: str = "example"  # what shares one scale and origin: the points of an 'example' or of a 'batch'
+    normalise: str = "example"  # what shares one scale and origin: the points of an 'example' or of the whole 'world'
     allow_empty: bool = True  # whether scenes may have no point; else they are drawn anew
 
     def __post_init__(self):
@@ -51,8 +51,8 @@ class Config:
             raise UserError(f"data.rotation={self.rotation} must lie in [0, 180] degrees")
         if not 0 <= self.shift < math.inf:
             raise UserError(f"data.shift={self.shift} must be at least 0, and finite")
-        if self.normalise not in ("example", "batch"):
-            raise UserError(f"data.normalise={self.normalise!r}: choose 'example' or 'batch'")
+        if self.normalise not in ("example", "world"):
+            raise UserError(f"data.normalise={self.normalise!r}: choose 'example' or 'world'")
 
 
 class Scene(NamedTuple):
@@ -72,11 +72,15 @@ def num_points(config: Config) -> int:
 def batch(config: Config, keys: Array, keep: Array | None = None) -> Scene:
     """Scenes ``[B, N, ...]`` in [-1, 1]^2, one for each key; ``keep`` takes the place of that of ``config``.
 
-    With ``normalise='example'`` each depends on its own key alone (thesis); with 'batch' on all of them, and so on how
-    devices share a batch.
+    Each depends on its own key alone. With ``normalise='example'`` its points are as in the thesis (`normalise`); with
+    'world' all scenes have one scale, by which the farthest point that there can be is at 1. The released code has the
+    bounding box of a hundred batches instead, which is hardly smaller.
     """
     scenes = jax.vmap(functools.partial(draw, config, keep=keep))(keys)
-    return jax.vmap(normalise)(scenes) if config.normalise == "example" else normalise(scenes)
+    if config.normalise == "example":
+        return jax.vmap(normalise)(scenes)
+    radius = max(math.hypot(*point) for name in config.patterns for point in PATTERNS[name])
+    return scenes._replace(points=scenes.points / (config.shift + config.scale[1] * radius))
 
 
 def draw(config: Config, key: Array, keep: Array | None = None) -> Scene:
@@ -106,16 +110,15 @@ def draw(config: Config, key: Array, keep: Array | None = None) -> Scene:
 
 
 def normalise(scene: Scene) -> Scene:
-    """Moves and scales all points of ``[..., N, 2]`` alike, so that their bounding box is centred and just within +-1.
+    """Moves and scales the points ``[N, 2]`` alike, so that their bounding box is centred and just within +-1.
 
     Both axes have one scale, so that similarities stay similarities. Without a point there is nothing to do.
     """
-    there = scene.presence[..., None] > 0
-    axes = tuple(range(there.ndim - 1))
-    some = jnp.any(there)
-    low = jnp.where(some, jnp.min(scene.points, axes, where=there, initial=jnp.inf, keepdims=True), -1.0)
-    high = jnp.where(some, jnp.max(scene.points, axes, where=there, initial=-jnp.inf, keepdims=True), 1.0)
-    half = jnp.max(high - low, -1, keepdims=True) / 2
+    there = scene.presence[:, None] > 0
+    some = jnp.any(there, keepdims=True)
+    low = jnp.where(some, jnp.min(scene.points, 0, where=there, initial=jnp.inf, keepdims=True), -1.0)
+    high = jnp.where(some, jnp.max(scene.points, 0, where=there, initial=-jnp.inf, keepdims=True), 1.0)
+    half = jnp.max(high - low) / 2
     points = (scene.points - (low + high) / 2) / half
     return scene._replace(points=jnp.where(there, points, 0.0))
 

@@ -85,6 +85,14 @@ def first(split: Split | Stream, num: int) -> Split:
     return {name: array[:num] for name, array in split.items()}
 
 
+def joined(data: Data) -> Split:
+    """All splits as one, of what each of them tells; UserError if one is a stream."""
+    if any(isinstance(split, Stream) for split in data):
+        raise UserError("training on all splits needs them in memory: raise data.device_bytes")
+    names = set.intersection(*(set(split) for split in data))
+    return {name: np.concatenate([split[name] for split in data]) for name in sorted(names)}
+
+
 def frames(split: Split | Stream) -> Split | Stream:
     """The M * T frames of M sequences, in order, as single scenes: image [M * T, H, W, 1], count [M * T], ...
 
