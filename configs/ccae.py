@@ -77,9 +77,7 @@ def data() -> ConfigDict:
     c.scale = (1.0, 4.0)  # smallest and largest, in units of half a square's side; uniform in between
     c.rotation = 180.0  # uniform in +-rotation, degrees (release: 90)
     c.shift = 6.0  # uniform in +-shift along each axis, in the units of scale
-    c.normalise = (
-        "example"  # what is scaled into [-1, 1]^2 as one: an 'example', or the 'world' of all of them (release)
-    )
+    c.normalise = "example"  # what is scaled into [-1, 1]^2 as one: an 'example', or the whole 'world' (release)
     c.allow_empty = True  # whether scenes may have no point; else they are drawn anew
     c.num_train = 10_000  # has no effect: training scenes are drawn anew in each step
     c.num_valid = 2_000

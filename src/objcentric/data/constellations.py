@@ -74,7 +74,7 @@ def batch(config: Config, keys: Array, keep: Array | None = None) -> Scene:
 
     Each depends on its own key alone. With ``normalise='example'`` its points are as in the thesis (`normalise`); with
     'world' all scenes have one scale, by which the farthest point that there can be is at 1. The released code has the
-    bounding box of a hundred batches instead, which is hardly smaller.
+    bounding box of a hundred batches instead, which is a little smaller.
     """
     scenes = jax.vmap(functools.partial(draw, config, keep=keep))(keys)
     if config.normalise == "example":
