@@ -111,8 +111,8 @@ def data() -> ConfigDict:
     c.shift = 0  # images are shifted by up to so many pixels along each axis, anew each time they are seen
     c.affine = False  # whether they are transformed as in affNIST instead
     c.sobel = False  # whether edges are reconstructed (section 6.A.2), not the image itself
-    c.train_on_all = False  # whether training sees the images of all splits, as in the thesis ("full datasets"), where
-    # the figure to compare is lin_match_full; clusters and classifiers are still of each split's own
+    c.train_on_all = False  # whether training sees the images of all splits, as in the thesis ("full datasets"): then
+    # lin_match_full is the figure to compare; what is fitted to the training split in evaluation stays as it is
     c.num_train = 0  # examples of each split that are used, the first ones; 0 means all
     c.num_valid = 0
     c.num_test = 0

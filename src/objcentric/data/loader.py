@@ -88,7 +88,7 @@ def first(split: Split | Stream, num: int) -> Split:
 def joined(data: Data) -> Split:
     """All splits as one, of what each of them tells; UserError if one is a stream."""
     if any(isinstance(split, Stream) for split in data):
-        raise UserError("training on all splits needs them in memory: raise data.device_bytes")
+        raise UserError("data.train_on_all needs all splits in memory: raise data.device_bytes")
     names = set.intersection(*(set(split) for split in data))
     return {name: np.concatenate([split[name] for split in data]) for name in sorted(names)}
 
