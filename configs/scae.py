@@ -33,7 +33,8 @@ def get_config(variant: str = "embedded") -> ConfigDict:
     config = base.get_config()
     config.experiment = "scae"
     del config.objective
-    config.data, config.model, config.losses, config.evaluate = data(), model(), losses(), evaluate()
+    config.data, config.model, config.losses = data(), model(), losses()
+    config.curriculum, config.evaluate = curriculum(), evaluate()
     config.optimizer.update(learning_rate=1e-3, warmup_steps=500, clip_norm=10.0)
     config.train.update(num_steps=12_000, batch_size=64, inner_steps=50, log_every=100)
     config.train.update(eval_every=2_000, checkpoint_every=1_000)
@@ -151,8 +152,13 @@ def model() -> ConfigDict:
     c.features = 256  # of a capsule
     c.mask = "log_presence"  # how absent parts are left out: see objcentric.nn.set_transformer.log_bias
     c.hidden = 128  # units of each capsule's perceptron
-    c.similarity = False  # whether poses of objects, and of parts in objects, are similarities (table 6.3.2, c)
+    c.pose = "composed"  # what six numbers tell of poses of objects, and of parts in objects: scales, angle and shear;
+    # or the 'matrix' itself
+    c.similarity = False  # whether these poses are similarities (table 6.3.2, c)
     c.deformable = True  # whether poses of parts in objects may depend on the input (table 6.3.2, c)
+    c.relative = False  # whether objects tell places from the parts' mean place; else from the middle of the canvas
+    c.vote_std = 0.0  # lambda, the standard deviation of all votes; 0: it is learnt
+    c.initial_presence = 0.5  # what presences of objects are about at first
     c.mixture = "unnormalised"  # or 'normalised' (thesis, equation 6.10): see objcentric.models.capsules
     c.dummy = 0.01  # weight times density of a component that explains what no capsule does; 0: none
     c.noise = 2.0  # as part_noise, of logits of capsules and votes
@@ -162,6 +168,7 @@ def model() -> ConfigDict:
 def losses() -> ConfigDict:
     c = ConfigDict()  # weights
     c.image = 1.0  # log-likelihood of an image
+    c.part_presence = 0.0  # number of parts that are there
     c.parts = 1.0  # log-likelihood of parts
     c.sparsity = "release"  # form of the sparsity losses: 'release' or 'thesis', see objcentric.models.sparsity
     c.num_classes = 10.0  # C
@@ -170,6 +177,13 @@ def losses() -> ConfigDict:
     c.posterior_within = 0.7
     c.posterior_between = 0.2
     c.deformation = 10.0  # half the squared norm of what in poses of parts in objects depends on the input
+    return c
+
+
+def curriculum() -> ConfigDict:
+    c = ConfigDict()  # the thesis has none
+    c.parts_alone = 0  # until this step parts alone are learnt, and poses of parts in objects become those of
+    # exemplars, images of the training split; 0: all is learnt at once, from random poses
     return c
 
 

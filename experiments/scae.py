@@ -19,10 +19,12 @@ from objcentric.errors import UserError
 from objcentric.metrics import clustering
 from objcentric.models import capsules, pcae, scae, sparsity
 from objcentric.training import parallel
-from objcentric.training.experiment import Experiment
+from objcentric.training.experiment import Experiment, Stage
 
 FEATURES = ("prior", "posterior")  # vectors that classes are told from: capsules' presences, summed responsibilities
-WEIGHTS = ("image", "parts", "prior_within", "prior_between", "posterior_within", "posterior_between", "deformation")
+WEIGHTS = ("image", "part_presence", "parts", "deformation") + tuple(
+    f"{kind}_{axis}" for kind in ("prior", "posterior") for axis in ("within", "between")
+)
 UNUSED = 0.01  # a capsule that explains a smaller share of the parts of all images is out of use
 
 
@@ -47,6 +49,28 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         return labelled.sobel_target(x) if config.data.sobel else x
 
     def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
+        terms, told = (of_parts if "exemplars" in batch else of_all)(params, batch, keys)
+        weights = {name: c[name] for name in WEIGHTS} | {"exemplars": 1.0}
+        shown = {name: term for name, term in terms.items() if name not in ("image", "parts")}
+        return sum(weights[name] * term for name, term in terms.items()), (shown | told, aux)
+
+    def of_parts(params: dict, batch: dict, keys: Array) -> tuple[dict, dict]:
+        """Terms of the loss where objects are yet to be learnt, and what is told of them."""
+
+        def one(image: Array, key: Array) -> tuple[pcae.Parts, Array]:
+            place_key, noise_key = jax.random.split(key)
+            x = see(image, place_key, affine=config.data.affine)
+            return model.infer_parts(params, noise_key, x, target(x))
+
+        terms, told = about_parts(*jax.vmap(one)(batch["image"], keys))
+        return terms | {"exemplars": model.exemplar_error(params, batch["exemplars"])}, told
+
+    def about_parts(parts: pcae.Parts, log_likelihood: Array) -> tuple[dict, dict]:
+        there = jnp.mean(jnp.sum(jnp.exp(parts.log_presence), -1))
+        terms = {"image": -jnp.mean(log_likelihood), "part_presence": there}
+        return terms, {"log_likelihood": -terms["image"]}
+
+    def of_all(params: dict, batch: dict, keys: Array) -> tuple[dict, dict]:
         def one(image: Array, key: Array) -> tuple[scae.Seen, dict]:
             place_key, noise_key = jax.random.split(key)
             x = see(image, place_key, affine=config.data.affine)
@@ -57,8 +81,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         everyone = parallel.whole_batch(features)
         prior = sparsity.prior(everyone["prior"], c.num_classes, c.sparsity)
         posterior = sparsity.posterior(everyone["posterior"], everyone["log_joint"], c.sparsity)
-        terms = {
-            "image": -jnp.mean(seen.log_likelihood),
+        terms, told = about_parts(seen.parts, seen.log_likelihood)
+        terms |= {
             "parts": -jnp.mean(seen.part_log_likelihood),
             "prior_within": prior[0],
             "prior_between": prior[1],
@@ -66,14 +90,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             "posterior_between": -posterior[1],  # what is there to be maximised
             "deformation": jnp.mean(seen.capsules.deformation),
         }
-        told = {
-            "log_likelihood": -terms["image"],
-            "part_log_likelihood": -terms["parts"],
-            "parts_there": jnp.mean(jnp.sum(jnp.exp(seen.parts.log_presence), -1)),
-            "objects_there": jnp.mean(jnp.sum(features["prior"], -1)),
-        }
-        shown = {name: term for name, term in terms.items() if name not in ("image", "parts")}
-        return sum(c[name] * terms[name] for name in WEIGHTS), (shown | told, aux)
+        objects_there = jnp.mean(jnp.sum(features["prior"], -1))
+        return terms, told | {"part_log_likelihood": -terms["parts"], "objects_there": objects_there}
 
     @functools.partial(jax.jit, static_argnames=("affine", "whole"))
     def look(params: dict, image: Array, keys: Array, affine: bool, whole: bool) -> dict:
@@ -177,6 +195,11 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             return "parts have collapsed: fewer than two are ever there"
         return "objects have collapsed: one explains all images" if figures["objects_used"] < 2 else None
 
+    stages = (Stage(0, lambda batch: batch),)
+    if config.curriculum.parts_alone:
+        exemplars = choose_exemplars(config, data)
+        first = Stage(0, lambda batch: batch | {"exemplars": exemplars})
+        stages = (first, Stage(config.curriculum.parts_alone, lambda batch: batch))
     labels = "label" in data.test
     return explainer.skeleton(config)._replace(
         data=data._replace(train=loader.joined(data)) if config.data.train_on_all else data,
@@ -186,6 +209,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         # Of one figure that validation has, too: clusters fitted to what they are scored on.
         headline=("posterior_lin_match_refit", "log_likelihood") if labels else ("log_likelihood",),
         signature=signature,
+        stages=stages,
     )
 
 
@@ -196,6 +220,16 @@ def features_of(seen: scae.Seen) -> dict[str, Array]:
         "posterior": scae.posterior_presence(seen.explained),
         "log_joint": jax.nn.logsumexp(seen.explained.log_joint, (0, 2)),
     }
+
+
+def choose_exemplars(config: ConfigDict, data: loader.Data) -> Array:
+    """A training image for each object, amid the canvas: ``[K, H, W, C]`` in [0, 1]; they follow config.data.seed."""
+    rng = np.random.default_rng(config.data.seed)
+    images = loader.take(data.train, rng.choice(loader.size(data.train), config.model.num_capsules, replace=False))
+    canvas = tuple(config.data.canvas)
+    return jnp.stack(
+        [labelled.place(jax.random.key(0), image / np.float32(255), canvas, 0) for image in images["image"]]
+    )
 
 
 def classes(
@@ -260,6 +294,11 @@ def check(config: ConfigDict, data: loader.Data) -> None:
     for name in ("num_train", "num_clusters", "num_affnist"):
         if config.evaluate[name] < 0:
             raise UserError(f"evaluate.{name}={config.evaluate[name]}: use 0 or more")
+    alone, many = config.curriculum.parts_alone, loader.size(data.train)
+    if not 0 <= alone < config.train.num_steps:
+        raise UserError(f"curriculum.parts_alone={alone}: use 0 or more, and less than train.num_steps")
+    if alone and config.model.num_capsules > many:
+        raise UserError(f"model.num_capsules={config.model.num_capsules} begin as exemplars: {many} images are too few")
     splits = [split for split in data if isinstance(split, dict)]  # a stream's labels are read in the end alone
     labels = [split["label"] for split in splits if "label" in split]
     many, wanted = len(np.unique(np.concatenate(labels))) if labels else 0, config.evaluate.num_clusters

@@ -76,14 +76,44 @@ def first_loss(**fields):
 
 @pytest.mark.parametrize("form", ["release", "thesis"])
 def test_the_loss_is_the_weighted_sum_of_its_terms(form):
-    weights = dict(zip(scae.WEIGHTS, (2.0, 3.0, 0.5, 0.25, 7.0, 0.1, 0.7), strict=True))
+    weights = dict(zip(scae.WEIGHTS, (2.0, 0.3, 3.0, 0.5, 0.25, 7.0, 0.1, 0.7), strict=True))
     fields = {f"losses__{name}": value for name, value in weights.items()}
     loss, metrics, grads = first_loss(losses__sparsity=form, **fields)
     terms = {"image": -metrics["log_likelihood"], "parts": -metrics["part_log_likelihood"]}
-    terms |= {name: metrics[name] for name in scae.WEIGHTS[2:]}
+    terms |= {name: metrics[name] for name in scae.WEIGHTS if name not in terms}
     np.testing.assert_allclose(loss, sum(weights[name] * terms[name] for name in weights), rtol=1e-5)
     assert metrics["posterior_between"] <= 0  # minus an entropy: that of the batch is to be high
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
+def test_parts_may_learn_alone_at_first():
+    """Until objects begin nothing of them learns but OPs, which come nearer to the exemplars."""
+    config = labelled_images.make_config(curriculum__parts_alone=2, model__pose="matrix", model__relative=True)
+    experiment = scae.build(config, data=labelled_images.make_data())
+    assert [stage.first for stage in experiment.stages] == [0, 2]
+    batch = {name: jnp.asarray(rows[:4]) for name, rows in experiment.data.train.items()}
+    params = jax.jit(experiment.init)(jax.random.key(0))[0]
+    run = jax.jit(jax.value_and_grad(experiment.loss, has_aux=True))
+    outs = []
+    for stage in experiment.stages:
+        outs.append(run(params, stage.batch(batch), jax.random.split(jax.random.key(1), 4), 0, ()))
+    (first, last), (first_grads, last_grads) = ([out[0][1][0] for out in outs], [out[1] for out in outs])
+    assert first["exemplars"] > 0 and "exemplars" not in last and "posterior_within" not in first
+    learning = [
+        path for path, leaf in jax.tree.leaves_with_path(first_grads) if np.any(leaf) and "objects" in str(path)
+    ]
+    assert len(learning) == 1 and "static" in str(learning[0])
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(last_grads["inference"]["objects"]))
+    assert np.any(first_grads["inference"]["parts"]["params"]["output"]["kernel"])
+
+
+def test_a_run_of_two_stages(tmp_path):
+    config = labelled_images.make_config(curriculum__parts_alone=2, losses__part_presence=1.0)
+    content = loop.run(config, tmp_path / "run", lambda c: scae.build(c, data=labelled_images.make_data()))
+    assert np.isfinite(content["log_likelihood"])
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    told = [row for row in rows if "loss" in row]
+    assert "exemplars" in told[0] and "exemplars" not in told[-1] and "part_log_likelihood" in told[-1]
 
 
 def test_evaluation_has_no_noise():
@@ -229,6 +259,11 @@ def test_variants(variant):
             "/nowhere holds no test_batches",
         ),
         ({"data__name": "scenes"}, "data.name='scenes' has no whole images"),
+        ({"curriculum__parts_alone": 4}, "curriculum.parts_alone=4: use 0 or more, and less than train.num_steps"),
+        (
+            {"curriculum__parts_alone": 2, "model__num_capsules": 25},
+            "model.num_capsules=25 begin as exemplars: 24 images are too few",
+        ),
         ({"model__part_encoder": "mean"}, "model.part_encoder='mean' is unknown"),
     ],
 )

@@ -16,6 +16,9 @@ def decoded(parts="poses", num_votes=N, seed=0, noise=(None, None), **fields):
     decoder = ObjectDecoder(num_votes, parts, hidden=6, **fields)
     features = jax.random.normal(jax.random.key(seed + 1), (K, D))
     params = jax.jit(decoder.init)(jax.random.key(seed), features)
+    if parts != "plain_points":  # else nothing is deformed at first
+        shape = params["params"]["deform"].shape
+        params["params"]["deform"] = jax.random.normal(jax.random.key(seed + 2), shape) / 10
     return jax.device_get((params["params"], features, jax.jit(decoder.apply)(params, features, *noise)))
 
 
@@ -25,8 +28,8 @@ def test_capsules_are_perceptrons_of_their_own():
     to_pose = jax.jit(poses.pose)
     for k in range(K):
         h = np.maximum(features[k] @ params["hidden"][k] + params["hidden_bias"][k], 0)
-        out = np.asarray(h @ params["output"][k])
-        plain, dynamic = out[: 7 + 2 * N] + params["output_bias"][k], out[7 + 2 * N :].reshape(N, 6)
+        plain = np.asarray(h @ params["output"][k] + params["output_bias"][k])
+        dynamic = np.asarray(h @ params["deform"][k]).reshape(N, 6)
         ov = np.asarray(to_pose(plain[:6]))
         np.testing.assert_allclose(seen.pose[k], ov, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(seen.log_presence[k], -np.log1p(np.exp(-plain[6])), rtol=1e-4)
@@ -41,9 +44,10 @@ def test_capsules_are_perceptrons_of_their_own():
 
 def test_points_are_moved_by_the_pose_and_those_of_the_baseline_are_not():
     params, features, seen = decoded("points")
-    _, _, plain = decoded("plain_points")
+    plain = ObjectDecoder(N, "plain_points", hidden=6).apply({"params": params}, features)
     np.testing.assert_allclose(seen.votes, poses.move(seen.pose, plain.votes), rtol=1e-4, atol=1e-6)
     assert seen.deformation > 0 and plain.deformation == 0
+    assert np.ptp(decoded("plain_points")[2].votes - decoded("plain_points")[0]["static"]) > 0.01
 
 
 def test_poses_may_be_matrices():
@@ -52,6 +56,36 @@ def test_poses_may_be_matrices():
     np.testing.assert_allclose(seen.pose[:, :, 1], np.stack([-c, a], -1), rtol=1e-6)
     assert np.abs(seen.pose - decoded("points", similarity=True, deformable=False)[2].pose).max() > 0.01
     np.testing.assert_allclose(seen.votes, poses.move(seen.pose, params["static"]), rtol=1e-5)
+
+
+def test_matrices_of_parts_in_objects():
+    params, features, seen = decoded(pose="matrix", deformable=False)
+    own = jnp.reshape(params["static"], (K, N, 2, 3))
+    np.testing.assert_allclose(seen.votes, poses.compose(jnp.asarray(seen.pose[:, None]), own), rtol=1e-4, atol=1e-5)
+
+
+def test_objects_begin_undeformed():
+    decoder = ObjectDecoder(N, "poses", hidden=6)
+    features = jax.random.normal(jax.random.key(1), (K, D))
+    params = jax.jit(decoder.init)(jax.random.key(0), features)
+
+    def loss(params):
+        seen = decoder.apply(params, features)
+        return jnp.sum(jnp.square(seen.votes - 1)), seen.deformation
+
+    (_, deformation), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    assert deformation == 0 and np.any(grads["params"]["deform"])
+
+
+def test_a_standard_deviation_that_is_given_is_not_learnt():
+    _, _, seen = decoded(vote_std=0.06)
+    assert (seen.scale == np.float32(0.06)).all()
+
+
+def test_presences_begin_where_they_are_wanted():
+    half, tenth = decoded()[2].log_presence, decoded(initial_presence=0.1)[2].log_presence
+    logit = [each - np.log(-np.expm1(each)) for each in (half, tenth)]
+    np.testing.assert_allclose(logit[1] - logit[0], np.log(1 / 9), rtol=1e-4)
 
 
 def test_votes_may_always_be_there():

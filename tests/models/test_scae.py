@@ -84,6 +84,52 @@ def test_the_posterior_lacks_what_the_dummy_explains():
     np.testing.assert_allclose(without.explained.responsibility.sum((1, 2)), 1, rtol=1e-5)
 
 
+RELATIVE = dataclasses.replace(OBJECTS, relative=True, pose="matrix")
+
+
+def test_relative_objects_move_with_their_parts():
+    """Poses of parts that are elsewhere give objects that are elsewhere, and are explained as well as before."""
+    model, run, params = made(RELATIVE)
+    output = params["inference"]["parts"]["params"]["output"]
+    shift = jnp.asarray([0.05, -0.02])
+
+    def seen_at(shift):
+        raw = output["bias"].reshape(3, 9)
+        where = jnp.arctanh(jnp.tanh(5 * raw[:, 4:6]) + shift[None]) / 5  # `poses.pose`, back
+        other = jax.tree.map(lambda leaf: leaf, params)
+        other["inference"]["parts"]["params"]["output"] = {
+            "kernel": jnp.zeros_like(output["kernel"]),
+            "bias": raw.at[:, 4:6].set(where).reshape(-1),
+        }
+        return run(other, None, X, X)
+
+    still, gone = jax.device_get((seen_at(jnp.zeros(2)), seen_at(shift)))
+    np.testing.assert_allclose((gone.parts.pose - still.parts.pose)[..., 2], np.tile(shift, (3, 1)), atol=1e-6)
+    for name in ("pose", "votes"):
+        difference = getattr(gone.capsules, name) - getattr(still.capsules, name)
+        np.testing.assert_allclose(difference[..., 2], np.broadcast_to(shift, difference[..., 2].shape), atol=1e-5)
+        np.testing.assert_allclose(difference[..., :2], 0, atol=1e-5)
+    np.testing.assert_allclose(gone.part_log_likelihood, still.part_log_likelihood, rtol=1e-4)
+
+
+def test_objects_become_exemplars():
+    """Following the error alone, OPs become the poses of the images' parts, told from the parts' mean place."""
+    model, run, params = made(RELATIVE)
+    images = jax.random.uniform(jax.random.key(8), (4, 10, 10, 1))
+    error, grads = jax.jit(jax.value_and_grad(model.exemplar_error))(params, images)
+    static = params["generative"]["objects"]["params"]["static"]
+    change = grads["generative"]["objects"]["params"]["static"]
+    own = jnp.reshape(static - 4 * change, (4, 3, 2, 3))  # the error is a mean of four halves of squares
+    for image, poses in zip(images, own, strict=True):
+        parts = jax.device_get(run(params, None, image, image).parts)
+        middle = np.average(parts.pose[..., 2], axis=0, weights=np.exp(parts.log_presence))
+        np.testing.assert_allclose(poses[..., :2], parts.pose[..., :2], atol=1e-5)
+        np.testing.assert_allclose(poses[..., 2], parts.pose[..., 2] - middle, atol=1e-5)
+    np.testing.assert_allclose(error, 4**2 * np.sum(np.square(change)) / 2 / 4, rtol=1e-4)
+    others = [leaf for path, leaf in jax.tree.leaves_with_path(grads) if "static" not in str(path)]
+    assert all(not np.any(leaf) for leaf in others)
+
+
 @functools.cache
 def alone(encoder="set_transformer"):
     model = ocae.make(dataclasses.replace(OBJECTS, object_encoder=encoder), 5, 7)
@@ -142,6 +188,9 @@ def test_it_learns_one_image(name):
         ({"mixture": "mean"}, "model.mixture='mean' is unknown"),
         ({"num_capsules": 0}, "model.num_capsules=0 must be positive"),
         ({"noise": -1.0}, "model.noise=-1.0: use 0 or more"),
+        ({"pose": "polar"}, "model.pose='polar' is unknown"),
+        ({"vote_std": -1.0}, "model.vote_std=-1.0: use 0, to learn it, or more"),
+        ({"initial_presence": 1.0}, "model.initial_presence=1.0: use more than 0, and less than 1"),
     ],
 )
 def test_what_makes_no_sense_is_refused(fields, said):

@@ -16,7 +16,6 @@ from objcentric.nn import poses
 
 PARTS = ("points", "poses", "plain_points")
 MIXTURES = ("normalised", "unnormalised")
-POSES = ("composed", "matrix")
 SCALES = ("vote", "scene")
 
 
@@ -42,7 +41,7 @@ class Explained(NamedTuple):
 class ObjectDecoder(nn.Module):
     """A separate perceptron for each capsule, ``features [K, D] -> Capsules`` (equations 6.2 and 6.3).
 
-    All perceptrons are two batched products. OP is what is learnt, the same for each input, plus what the perceptron
+    All perceptrons are batched products. OP is what is learnt, the same for each input, plus what the perceptron
     makes of the features; without ``deformable`` it is the former alone.
 
     ``parts``: 'poses', whose OPs are affine maps; 'points', whose OPs are offsets in the object's frame (section
@@ -54,9 +53,11 @@ class ObjectDecoder(nn.Module):
     hidden: int = 128
     similarity: bool = False  # whether poses are similarities; else affine
     deformable: bool = True
-    pose: str = "composed"  # what tells OVs: 'composed' of scales, angle and shear, or the 'matrix' itself
+    pose: str = "composed"  # what tells OVs and OPs: 'composed' of scales, angle and shear, or the 'matrix' itself
     vote_presence: bool = True  # whether votes of a capsule that is there may be absent
     scale: str = "vote"  # whether each 'vote' has its standard deviation, or all votes of a 'scene' share one
+    vote_std: float = 0.0  # standard deviation of all votes; 0: it is learnt
+    initial_presence: float = 0.5  # what presences of capsules are about at first
 
     @nn.compact
     def __call__(
@@ -67,38 +68,40 @@ class ObjectDecoder(nn.Module):
         freedom = 6 if self.parts == "poses" else 2
         each = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal", batch_axis=0)
         little = nn.initializers.variance_scaling(0.1, "fan_in", "truncated_normal", batch_axis=0)
-        outputs = 7 + self.num_votes * (freedom + 2)
         first = self.param("hidden", each, (num, width, self.hidden))
         bias = self.param("hidden_bias", nn.initializers.zeros, (num, self.hidden))
-        second = self.param("output", little, (num, self.hidden, outputs))
+        second = self.param("output", little, (num, self.hidden, 7 + 2 * self.num_votes))
         offset = self.param("output_bias", nn.initializers.normal(0.1), (num, 7 + 2 * self.num_votes))
+        # Objects begin undeformed: else the penalty of deformation is what the first steps are about.
+        none = little if self.parts == "plain_points" else nn.initializers.zeros
+        deform = self.param("deform", none, (num, self.hidden, self.num_votes * freedom))
         static = self.param(
             "static", nn.initializers.normal(0.3 if freedom == 2 else 0.1), (num, self.num_votes, freedom)
         )
 
         h = nn.relu(jnp.einsum("kd,kdh->kh", features, first) + bias)
-        plain, dynamic = jnp.split(jnp.einsum("kh,kho->ko", h, second), [offset.shape[1]], -1)
-        plain += offset  # the dynamic part has no bias: that is the static one
-        raw_pose, logit, of_votes = jnp.split(plain, [6, 7], -1)
+        raw_pose, logit, of_votes = jnp.split(jnp.einsum("kh,kho->ko", h, second) + offset, [6, 7], -1)
         vote_logit, raw_scale = jnp.split(of_votes, 2, -1)
-        dynamic = dynamic.reshape(static.shape) * self.deformable
-        pose = (poses.pose if self.pose == "composed" else poses.matrix)(raw_pose, similarity=self.similarity)
+        # The dynamic part has no bias: that is the static one.
+        dynamic = jnp.einsum("kh,kho->ko", h, deform).reshape(static.shape) * self.deformable
+        as_pose = poses.KINDS[self.pose]
+        pose = as_pose(raw_pose, similarity=self.similarity)
         if self.scale == "scene":
             raw_scale = jnp.broadcast_to(jnp.mean(raw_scale), raw_scale.shape)
         if not self.vote_presence:
             vote_logit = jnp.full_like(vote_logit, jnp.inf)
         relation = static + dynamic
         if self.parts == "poses":
-            votes = poses.compose(pose[:, None], poses.pose(relation, similarity=self.similarity))
+            votes = poses.compose(pose[:, None], as_pose(relation, similarity=self.similarity))
         else:
             votes = relation if self.parts == "plain_points" else poses.move(pose, relation)
-        logit = logit[:, 0]
+        logit = logit[:, 0] + jax.scipy.special.logit(self.initial_presence)
         return Capsules(
             log_presence=nn.log_sigmoid(logit if capsule_noise is None else logit + capsule_noise),
             log_vote_presence=nn.log_sigmoid(vote_logit if vote_noise is None else vote_logit + vote_noise),
             pose=pose,
             votes=votes,
-            scale=nn.softplus(raw_scale + 0.5) + 0.01,
+            scale=jnp.full_like(raw_scale, self.vote_std) if self.vote_std else nn.softplus(raw_scale + 0.5) + 0.01,
             deformation=jnp.sum(jnp.square(dynamic)) / 2 * (self.parts != "plain_points"),
         )
 

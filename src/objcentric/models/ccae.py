@@ -15,6 +15,7 @@ from objcentric.errors import UserError
 from objcentric.models import capsules
 from objcentric.models.capsules import Capsules, Explained, ObjectDecoder
 from objcentric.models.model import check_fields
+from objcentric.nn import poses
 from objcentric.nn.set_transformer import SetTransformer
 
 
@@ -46,7 +47,7 @@ class Config:
             choices={
                 "decoder": ("capsules", "baseline"),
                 "mixture": capsules.MIXTURES,
-                "pose": capsules.POSES,
+                "pose": tuple(poses.KINDS),
                 "scale": capsules.SCALES,
             },
             positive=("num_capsules", "num_votes", "hidden", "features"),

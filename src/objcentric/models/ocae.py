@@ -12,10 +12,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from objcentric.errors import UserError
 from objcentric.models import capsules
 from objcentric.models.capsules import Capsules, Explained, ObjectDecoder
 from objcentric.models.ccae import check_mixture, presence_noise
 from objcentric.models.model import check_fields
+from objcentric.nn import poses
 from objcentric.nn.set_transformer import SetTransformer
 
 
@@ -31,22 +33,32 @@ class Config:
     features: int = 256
     mask: str = "log_presence"
     hidden: int = 128
+    pose: str = "composed"
     similarity: bool = False
     deformable: bool = True
+    relative: bool = False
+    vote_std: float = 0.0
+    initial_presence: float = 0.5
     mixture: str = "unnormalised"
     dummy: float = 0.01
     noise: float = 2.0
 
     def __post_init__(self):
         choices = {"object_encoder": ("set_transformer", "mlp"), "mixture": capsules.MIXTURES}
+        choices["pose"] = tuple(poses.KINDS)
         check_fields(self, choices=choices, positive=("num_capsules", "features", "hidden"))
         check_mixture(self)
+        if not 0 <= self.vote_std < float("inf"):
+            raise UserError(f"model.vote_std={self.vote_std}: use 0, to learn it, or more")
+        if not 0 < self.initial_presence < 1:
+            raise UserError(f"model.initial_presence={self.initial_presence}: use more than 0, and less than 1")
 
 
 class OCAE(NamedTuple):
     init: Callable  # (key) -> params
     infer: Callable  # (params, key or None, parts [M, D], presence [M]) -> Capsules; without a key there is no noise
     explain: Callable  # (Capsules, pose [M, 2, 3]) -> Explained
+    relations: Callable  # (params) -> [K, M, 2, 3] OPs, the poses of parts in objects that nothing deforms
 
 
 def make(config: Config, num_parts: int, width: int) -> OCAE:
@@ -56,7 +68,16 @@ def make(config: Config, num_parts: int, width: int) -> OCAE:
         encoder = _JointMLP(num, c.features)
     else:
         encoder = SetTransformer(c.blocks, c.heads, c.units, c.features, num, mask=c.mask)
-    decoder = ObjectDecoder(num_parts, "poses", c.hidden, c.similarity, c.deformable)
+    decoder = ObjectDecoder(
+        num_parts,
+        "poses",
+        hidden=c.hidden,
+        similarity=c.similarity,
+        deformable=c.deformable,
+        pose=c.pose,
+        vote_std=c.vote_std,
+        initial_presence=c.initial_presence,
+    )
 
     def init(key: Array) -> dict:
         encoder_key, decoder_key = jax.random.split(key)
@@ -72,7 +93,10 @@ def make(config: Config, num_parts: int, width: int) -> OCAE:
     def explain(seen: Capsules, pose: Array) -> Explained:
         return capsules.explain_poses(pose, seen, mixture=c.mixture, dummy=c.dummy)
 
-    return OCAE(init, infer, explain)
+    def relations(params: dict) -> Array:
+        return poses.KINDS[c.pose](params["generative"]["params"]["static"], similarity=c.similarity)
+
+    return OCAE(init, infer, explain, relations)
 
 
 class _JointMLP(nn.Module):

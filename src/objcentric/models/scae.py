@@ -29,6 +29,8 @@ class Seen(NamedTuple):
 class SCAE(NamedTuple):
     init: Callable  # (key) -> params
     infer: Callable  # (params, key or None, x, y) -> Seen, of an image x and its target y; no key (None), no noise
+    infer_parts: Callable  # the same -> (Parts, log p(y)), what `infer` makes of parts
+    exemplar_error: Callable  # (params, x [K, H, W, C]) -> []: how far OPs are from poses of parts in K images
     render: Callable  # (params, Seen) -> Pictures
 
 
@@ -58,25 +60,48 @@ def make(part_config: pcae.Config, object_config: ocae.Config) -> SCAE:
     def of(params: dict, name: str) -> dict:
         return {part: params[part][name] for part in ("generative", "inference")}
 
-    def infer(params: dict, key: Array | None, x: Array, y: Array) -> Seen:
-        part_key, object_key, pixel_key = (None,) * 3 if key is None else jax.random.split(key, 3)
+    def infer_parts(params: dict, key: Array | None, x: Array, y: Array) -> tuple[Parts, Array]:
+        part_key, pixel_key = (None, None) if key is None else jax.random.split(key)
         (noise,) = presence_noise(part_key, part_config.part_noise, (part_config.num_parts,))
         parts = part_model.encode(of(params, "parts"), noise, x)
         drawn = parts.pose, parts.log_presence, parts.template
+        return parts, part_model.log_likelihood(of(params, "parts"), *drawn, y, pixel_key)
+
+    def infer(params: dict, key: Array | None, x: Array, y: Array) -> Seen:
+        part_key, object_key = (None, None) if key is None else jax.random.split(key)
+        parts, log_likelihood = infer_parts(params, part_key, x, y)
         # Objects are to explain the parts, not parts to please the objects: but for the special features, all is
         # given (section 6.2.3), also as what is to be explained.
         pose, presence = stop(parts.pose), stop(jnp.exp(parts.log_presence))
-        described = [pose.reshape(-1, 6), 1 - presence[:, None], parts.features]
+        middle = centre(pose, presence)
+        described = [moved(pose, -middle).reshape(-1, 6), 1 - presence[:, None], parts.features]
         described.append(stop(parts.template).reshape(len(presence), -1))
         seen = object_model.infer(of(params, "objects"), object_key, jnp.concatenate(described, -1), presence)
+        seen = seen._replace(pose=moved(seen.pose, middle), votes=moved(seen.votes, middle))
         explained = object_model.explain(seen, pose)
         return Seen(
-            log_likelihood=part_model.log_likelihood(of(params, "parts"), *drawn, y, pixel_key),
+            log_likelihood=log_likelihood,
             part_log_likelihood=jnp.sum(presence * explained.log_likelihood),
             parts=parts,
             capsules=seen,
             explained=explained,
         )
+
+    def centre(pose: Array, presence: Array) -> Array:
+        """Where parts are in the mean, ``[2]``, from which objects tell places; else, from the canvas' middle."""
+        return presence @ pose[..., 2] / (jnp.sum(presence) + 1e-6) * object_config.relative
+
+    def exemplar_error(params: dict, x: Array) -> Array:
+        """Half the squared distances of an object's OPs from an image's parts, in the mean of objects.
+
+        Objects that begin as images are different, as clusters of k-means that begin as examples are. From random OPs
+        each becomes an expert of some parts, the same ones in all images, whose poses its OV can follow.
+        """
+        parts = jax.vmap(part_model.encode, (None, None, 0))(of(params, "parts"), None, x)
+        pose, presence = stop(parts.pose), stop(jnp.exp(parts.log_presence))
+        wanted = jax.vmap(lambda pose, presence: moved(pose, -centre(pose, presence)))(pose, presence)
+        difference = object_model.relations(of(params, "objects")) - wanted
+        return jnp.sum(jnp.square(difference)) / 2 / len(x)
 
     def render(params: dict, seen: Seen) -> Pictures:
         def picture(pose: Array, log_presence: Array) -> pcae.Pixels:
@@ -99,7 +124,12 @@ def make(part_config: pcae.Config, object_config: ocae.Config) -> SCAE:
             mean=pcae.mean(pixels),
         )
 
-    return SCAE(init, infer, render)
+    return SCAE(init, infer, infer_parts, exemplar_error, render)
+
+
+def moved(pose: Array, shift: Array) -> Array:
+    """Maps ``[..., 2, 3]``, then a shift ``[2]``."""
+    return pose.at[..., 2].add(shift)
 
 
 def posterior_presence(explained: Explained) -> Array:

@@ -53,3 +53,6 @@ def invert(matrix: Array) -> Array:
 def move(matrix: Array, points: Array) -> Array:
     """Points ``[..., P, 2]``, x and y, by the map ``[..., 2, 3]``."""
     return points @ jnp.swapaxes(matrix[..., :2], -1, -2) + matrix[..., None, :, 2]
+
+
+KINDS = {"composed": pose, "matrix": matrix}  # what six numbers of a network mean
