@@ -104,13 +104,12 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             features = {name: features_of(seen)[name] for name in FEATURES}
             if not whole:
                 return features
-            presence = jnp.exp(seen.parts.log_presence)
             return features | {
                 "log_likelihood": seen.log_likelihood,
                 "part_log_likelihood": seen.part_log_likelihood,
                 "mse": jnp.mean(jnp.square(model.render(params, seen).parts - y)),
-                "part_presence": presence,
-                "explained": presence @ jnp.sum(seen.explained.responsibility, (1, 2)),
+                "part_presence": seen.part_presence,
+                "explained": seen.part_presence @ jnp.sum(seen.explained.responsibility, (1, 2)),
             }
 
         return jax.vmap(one)(image, keys)
@@ -172,7 +171,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         def one(image: Array, key: Array) -> dict:
             x = see(image, key, affine=config.data.affine)
             seen = model.infer(params, None, x, target(x))
-            shown = {"parts": jnp.exp(seen.parts.log_presence), "objects": features_of(seen)["prior"]}
+            shown = {"parts": seen.part_presence, "objects": features_of(seen)["prior"]}
             template = seen.parts.template
             if config.model.mixing == "alpha":
                 template *= pcae.opacity(explainer.model_configs(config)[0], params["generative"]["parts"])

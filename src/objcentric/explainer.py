@@ -24,7 +24,7 @@ from objcentric.training.restore import Run, restore_run
 class Explanation(NamedTuple):
     """What an SCAE makes of an image; canvas and templates span [-1, 1] in x and y, from edge to edge."""
 
-    part_presence: np.ndarray  # [M] d_m in [0, 1]
+    part_presence: np.ndarray  # [M] in [0, 1], as objects see it: see model.part_weight
     part_pose: np.ndarray  # [M, 2, 3] from template to canvas: x, y to x, y
     template: np.ndarray  # [M, h, w, C] with the colours of this image
     object_presence: np.ndarray  # [K] a priori (thesis, equation 6.11)
@@ -49,7 +49,7 @@ def explain(run: str | Path | Run, image: ArrayLike) -> Explanation:
     run = load(run) if isinstance(run, str | Path) else run
     x, y = prepare(image, run.config)
     seen, pictures = jax.device_get(_program(*model_configs(run.config))(run.params, x, y))
-    presence = np.exp(seen.parts.log_presence)
+    presence = np.asarray(seen.part_presence)
     responsibility = seen.explained.responsibility[..., 0]
     owner = np.where(
         (responsibility.sum(1) >= 0.5) & (presence >= 0.5), np.asarray(capsules.winner(seen.explained)), -1

@@ -86,7 +86,7 @@ class ObjectDecoder(nn.Module):
         dynamic = jnp.einsum("kh,kho->ko", h, deform).reshape(static.shape) * self.deformable
         as_pose = poses.KINDS[self.pose]
         if self.parts == "poses" and self.pose == "matrix":
-            raw_pose += jnp.eye(2, 3).reshape(6)  # objects begin about as large as their parts say, and upright
+            raw_pose += jnp.eye(2, 3).reshape(1, 6)  # objects begin about as large as their parts say, and upright
         pose = as_pose(raw_pose, similarity=self.similarity)
         if self.scale == "scene":
             raw_scale = jnp.broadcast_to(jnp.mean(raw_scale), raw_scale.shape)

@@ -36,6 +36,7 @@ class Config:
     pose: str = "composed"
     similarity: bool = False
     deformable: bool = True
+    part_weight: str = "presence"
     relative: bool = False
     vote_std: float = 0.0
     initial_presence: float = 0.5
@@ -45,7 +46,7 @@ class Config:
 
     def __post_init__(self):
         choices = {"object_encoder": ("set_transformer", "mlp"), "mixture": capsules.MIXTURES}
-        choices["pose"] = tuple(poses.KINDS)
+        choices |= {"pose": tuple(poses.KINDS), "part_weight": ("presence", "visibility")}
         check_fields(self, choices=choices, positive=("num_capsules", "features", "hidden"))
         check_mixture(self)
         if not 0 <= self.vote_std < float("inf"):

@@ -92,6 +92,7 @@ class Pixels(NamedTuple):
 class PCAE(NamedTuple):
     init: Callable  # (key) -> params
     encode: Callable  # (params, noise [M] or None, x [H, W, C]) -> Parts; the noise is added to logits of presences
+    visibility: Callable  # (params, Parts) -> [M] in (0, 1)
     render: Callable  # (params, pose [M, 2, 3], log_presence [M], template [M, h, w, C]) -> Pixels
     log_likelihood: Callable  # (params, pose, log_presence, template, y [H, W, C], key=None) -> []
 
@@ -162,16 +163,26 @@ def make(config: Config) -> PCAE:
             template *= NONLINEARITIES[config.colour_nonlinearity](colour)[:, None, None]
         return Parts(poses.pose(raw, similarity=config.part_similarity), nn.log_sigmoid(logit), features, template)
 
+    def log_weight(generative: dict, template: Array) -> Array:
+        """Of the pixels of templates, ``[M, h, w, 1]``: alpha, or brightness / temperature."""
+        if config.mixing == "alpha":
+            return config.template_gain * generative["alpha"]
+        return jnp.mean(template, -1, keepdims=True) / (nn.softplus(generative["temperature"] + 0.5) + 1e-4)
+
+    def visibility(params: dict, parts: Parts) -> Array:
+        """Share of a part's most opaque pixel, were it alone before the background: ``[M]``.
+
+        Presences of all parts may fall to little, if templates become as much more opaque; this stays.
+        """
+        generative = params["generative"]
+        most = jnp.max(log_weight(generative, parts.template), (1, 2, 3))
+        return nn.sigmoid(parts.log_presence + most - generative["background_logit"])
+
     def mixture(generative: dict, pose: Array, log_presence: Array, template: Array, points: Array) -> Pixels:
         """At ``points [P, 2]`` of the canvas, in place of its pixels."""
-        if config.mixing == "alpha":
-            template = jnp.concatenate([template, config.template_gain * generative["alpha"]], -1)
+        template = jnp.concatenate([template, log_weight(generative, template)], -1)
         placed = jax.vmap(templates.sample, (0, 0, None))(template, pose, points)
-        value = placed[..., :channels]
-        if config.mixing == "alpha":
-            shown = placed[..., channels]
-        else:
-            shown = jnp.mean(value, -1) / (nn.softplus(generative["temperature"] + 0.5) + 1e-4)
+        value, shown = placed[..., :channels], placed[..., channels]
         background = jnp.broadcast_to(nn.sigmoid(generative["background"]), (1, len(points), channels))
         background_logit = jnp.broadcast_to(generative["background_logit"], (1, len(points)))
         logit = jnp.concatenate([shown + log_presence[:, None], background_logit])
@@ -203,7 +214,7 @@ def make(config: Config) -> PCAE:
         drawn = params["generative"], pose, log_presence, template
         return stride**2 * at_points(drawn, (some(everywhere), some(y)))
 
-    return PCAE(init, encode, render, log_likelihood)
+    return PCAE(init, encode, visibility, render, log_likelihood)
 
 
 def initial_templates(key: Array, shape: tuple[int, ...]) -> Array:

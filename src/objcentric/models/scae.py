@@ -22,6 +22,7 @@ class Seen(NamedTuple):
     log_likelihood: Array  # [] log p(y) of the target (equation 6.9)
     part_log_likelihood: Array  # [] log p(x_{1:M}, d_{1:M}) (equation 6.10)
     parts: Parts
+    part_presence: Array  # [M] in [0, 1], what objects take for presences of parts
     capsules: Capsules
     explained: Explained
 
@@ -72,7 +73,7 @@ def make(part_config: pcae.Config, object_config: ocae.Config) -> SCAE:
         parts, log_likelihood = infer_parts(params, part_key, x, y)
         # Objects are to explain the parts, not parts to please the objects: but for the special features, all is
         # given (section 6.2.3), also as what is to be explained.
-        pose, presence = stop(parts.pose), stop(jnp.exp(parts.log_presence))
+        pose, presence = stop(parts.pose), presence_of(params, parts)
         middle = centre(pose, presence)
         described = [moved(pose, -middle).reshape(-1, 6), 1 - presence[:, None], parts.features]
         described.append(stop(parts.template).reshape(len(presence), -1))
@@ -83,9 +84,15 @@ def make(part_config: pcae.Config, object_config: ocae.Config) -> SCAE:
             log_likelihood=log_likelihood,
             part_log_likelihood=jnp.sum(presence * explained.log_likelihood),
             parts=parts,
+            part_presence=presence,
             capsules=seen,
             explained=explained,
         )
+
+    def presence_of(params: dict, parts: Parts) -> Array:
+        if object_config.part_weight == "visibility":
+            return stop(part_model.visibility(of(params, "parts"), parts))
+        return stop(jnp.exp(parts.log_presence))
 
     def centre(pose: Array, presence: Array) -> Array:
         """Where parts are in the mean, ``[2]``, from which objects tell places; else, from the canvas' middle."""
@@ -98,7 +105,7 @@ def make(part_config: pcae.Config, object_config: ocae.Config) -> SCAE:
         each becomes an expert of some parts, the same ones in all images, whose poses its OV can follow.
         """
         parts = jax.vmap(part_model.encode, (None, None, 0))(of(params, "parts"), None, x)
-        pose, presence = stop(parts.pose), stop(jnp.exp(parts.log_presence))
+        pose, presence = stop(parts.pose), jax.vmap(presence_of, (None, 0))(params, parts)
         wanted = jax.vmap(lambda pose, presence: moved(pose, -centre(pose, presence)))(pose, presence)
         difference = object_model.relations(of(params, "objects")) - wanted
         return jnp.sum(jnp.square(difference)) / 2 / len(x)
