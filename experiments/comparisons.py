@@ -80,4 +80,27 @@ COMPARISONS = (
         " count; a prediction is of the three frames after the first two. Momentum"
         " goes on as the first two boxes have it, and counts from the third frame on.",
     ),
+    Comparison(
+        title="Section 6.3.1: which constellation a point belongs to",
+        columns={"error": "error", "capsules": "capsules there"},
+        thesis={"CCAE, its best": (0.028, None), "baseline": (0.26, None)},
+        ours=("ccae", "ccae_baseline", "ccae_too_few"),
+    ),
+    Comparison(
+        title="Table 6.3.1: classes of MNIST's digits without labels, on 40x40 pixels",
+        columns={
+            "posterior_max_act": "MAX-ACT",
+            "posterior_clust_nn": "CLUST-NN",
+            "posterior_lin_match": "LIN-MATCH",
+            "posterior_lin_pred": "LIN-PRED",
+            "prior_lin_match": "LIN-MATCH of presences",
+            "prior_lin_pred": "LIN-PRED of presences",
+            "affine_posterior_lin_match": "LIN-MATCH, transformed as affNIST",
+        },
+        thesis={"SCAE": (0.980, 0.985, 0.985, 0.989, None, None, 0.922)},
+        ours=("scae_mnist40",),
+        note="Ours are of the posterior's masses, but where a column says presences; clusters and classifiers are"
+        " fitted to training images, scores are of test images. The thesis'"
+        " last figure is of affNIST itself.",
+    ),
 )
