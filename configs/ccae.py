@@ -49,17 +49,18 @@ def get_config(variant: str = "fast") -> ConfigDict:
 def fast(config: ConfigDict) -> None:
     """A curriculum, and a simpler decoder.
 
-    A constellation alone is soon fitted, and losses of the posterior leave it to one capsule. Then more come in, and
-    those losses fade, for now several capsules are needed. Poses are learnt much faster as matrices than as angles and
-    scales. With a standard deviation, or a presence, for each vote, capsules get stuck where two votes fit, which a
-    similarity always can make, and others are wide or absent.
+    A constellation alone is soon fitted, and losses of the posterior leave it to one capsule if the capsules' offsets
+    begin as one; from random ones two capsules may take two points each, as a similarity always can. Then more come in,
+    and those losses fade, for now several capsules are needed. Poses are learnt much faster as matrices than as angles
+    and scales. With a standard deviation, or a presence, for each vote, capsules get stuck where two votes fit, and
+    others are wide or absent.
     """
     config.data.allow_empty = False
     if config.model.decoder != "baseline":  # whose features tell location, precision and presence of each point
         config.model.update(pose="matrix", scale="scene", vote_presence=False, similarity=True, deformable=False)
     config.losses.update(prior_within=0.0, prior_between=0.0, too_few=0.0)
     config.losses.update(posterior_within=5.0, posterior_between=5.0)
-    config.curriculum.update(keep=0.02, posterior=0.02, begin=2_000, steps=2_000)
+    config.curriculum.update(keep=0.02, posterior=0.02, begin=2_000, steps=2_000, exemplars=True)
 
 
 def rmsprop(batch_size: int) -> ConfigDict:
@@ -129,6 +130,10 @@ def curriculum() -> ConfigDict:
     c.posterior = 1.0  # factor of the weights of the posterior losses in the end; it is 1 at first
     c.begin = 0  # all stays as it is at first until this step
     c.steps = 0  # from then on, until it is as in the end
+    c.exemplars = (
+        False  # whether each capsule's offsets begin as the points of such a scene, told from their mean; else
+    )
+    # at random
     return c
 
 

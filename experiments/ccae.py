@@ -37,7 +37,13 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         return schedules.geometric(start, end, config.curriculum.steps, config.curriculum.begin)(step)
 
     def init(key: Array) -> tuple[dict, tuple]:
-        return model.init(key), ()
+        params = model.init(key)
+        if config.curriculum.exemplars:
+            keys = jax.random.split(jax.random.fold_in(key, 1), num_capsules)
+            scenes = constellations.batch(world, keys, config.curriculum.keep)
+            static = jax.vmap(offsets, (0, 0, None))(scenes.points, scenes.presence, config.model.num_votes)
+            params["generative"]["params"]["static"] = static
+        return params, ()
 
     def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
         # Scenes are cheap: each step has new ones, by its own keys, and the rows of the split do not matter.
@@ -126,6 +132,13 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     )
 
 
+def offsets(points: Array, presence: Array, num_votes: int) -> Array:
+    """Points ``[N, 2]`` that are there, told from their mean: ``[num_votes, 2]``; of too few one is repeated."""
+    rows = jnp.argsort(-presence)[:num_votes]
+    rows = jnp.where(presence[rows] > 0, rows, rows[0])
+    return points[rows] - jnp.average(points, axis=0, weights=presence)[None]
+
+
 def check(config: ConfigDict) -> None:
     """UserError where the config does not make sense."""
     if config.data.name != "constellations":
@@ -138,6 +151,8 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"{what}: use more than 0, and no more than 1")
     if config.curriculum.posterior <= 0 or config.curriculum.begin < 0 or config.curriculum.steps < 0:
         raise UserError(f"curriculum={dict(config.curriculum)}: posterior must be above 0, begin and steps at least 0")
+    if config.curriculum.exemplars and config.data.allow_empty:
+        raise UserError("curriculum.exemplars may be empty scenes: set data.allow_empty=False")
     for name in ("batch_size", "num_pictures"):
         if config.evaluate[name] < 1:
             raise UserError(f"evaluate.{name}={config.evaluate[name]} must be at least 1")

@@ -74,6 +74,23 @@ def test_the_loss_is_the_weighted_sum_of_its_terms():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
 
+@pytest.mark.parametrize(
+    ("pattern", "known"), [("square", ([1, 1, 1, 1, 2, 2],)), ("triangle", ([0, 1, 1, 1, 1, 2], [0, 1, 1, 1, 2, 2]))]
+)
+def test_offsets_may_begin_as_a_constellation(pattern, known):
+    """Squares of distances, in units of a side's; a triangle has one of its points twice."""
+    config = labelled_images.make_constellations(data__patterns=(pattern,) * 3, curriculum__keep=1e-6)
+    params = jax.jit(ccae.build(config).init)(jax.random.key(0))[0]
+    static = params["generative"]["params"]["static"]
+    assert static.shape == (3, 4, 2) and np.ptp(static, axis=0).min() > 1e-3
+    for points in np.asarray(static):
+        squares = sorted(np.sum(np.square(points[i] - points[j])) for i in range(4) for j in range(i))
+        assert [round(float(square / squares[1]), 2) for square in squares] in known
+        distinct = np.unique(points.round(5), axis=0)
+        assert len(distinct) == 4 - (pattern == "triangle")
+        np.testing.assert_allclose(distinct.mean(0), 0, atol=1e-5)
+
+
 def test_few_constellations_come_first_and_the_posterior_counts_less_in_the_end():
     config = labelled_images.make_constellations(curriculum__begin=10, curriculum__steps=10, curriculum__keep=1e-6)
     experiment = ccae.build(config)
@@ -177,6 +194,7 @@ def test_what_failed():
         ({"model__pose": "angle"}, "model.pose='angle' is unknown"),
         ({"model__decoder": "baseline"}, "model.decoder='baseline' has points that do not depend on the input"),
         ({"model__scale": "all"}, "model.scale='all' is unknown"),
+        ({"data__allow_empty": True}, "curriculum.exemplars may be empty scenes: set data.allow_empty=False"),
         ({"losses__too_few": -1.0}, "losses.too_few=-1.0: use 0 or more"),
         ({"losses__num_classes": 0.0}, "losses.num_classes=0.0 must be above 0"),
         ({"losses__least_parts": 0}, "losses.least_parts=0 must be at least 1"),
