@@ -182,6 +182,7 @@ def losses() -> ConfigDict:
     c = ConfigDict()  # weights
     c.image = 1.0  # log-likelihood of an image
     c.part_presence = 0.0  # number of parts that are there
+    c.part_spread = 0.0  # half the variances of parts' poses: see objcentric.models.pcae.spread
     c.parts = 1.0  # log-likelihood of parts
     c.sparsity = "release"  # form of the sparsity losses: 'release' or 'thesis', see objcentric.models.sparsity
     c.num_classes = 10.0  # C

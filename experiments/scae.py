@@ -22,7 +22,7 @@ from objcentric.training import parallel
 from objcentric.training.experiment import Experiment, Stage
 
 FEATURES = ("prior", "posterior")  # vectors that classes are told from: capsules' presences, summed responsibilities
-WEIGHTS = ("image", "part_presence", "parts", "deformation") + tuple(
+WEIGHTS = ("image", "part_presence", "part_spread", "parts", "deformation") + tuple(
     f"{kind}_{axis}" for kind in ("prior", "posterior") for axis in ("within", "between")
 )
 UNUSED = 0.01  # a capsule that explains a smaller share of the parts of all images is out of use
@@ -67,7 +67,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
     def about_parts(parts: pcae.Parts, log_likelihood: Array) -> tuple[dict, dict]:
         there = jnp.mean(jnp.sum(jnp.exp(parts.log_presence), -1))
-        terms = {"image": -jnp.mean(log_likelihood), "part_presence": there}
+        spread = pcae.spread(parallel.whole_batch(parts.pose))
+        terms = {"image": -jnp.mean(log_likelihood), "part_presence": there, "part_spread": spread}
         return terms, {"log_likelihood": -terms["image"]}
 
     def of_all(params: dict, batch: dict, keys: Array) -> tuple[dict, dict]:

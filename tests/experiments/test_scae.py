@@ -76,7 +76,7 @@ def first_loss(**fields):
 
 @pytest.mark.parametrize("form", ["release", "thesis"])
 def test_the_loss_is_the_weighted_sum_of_its_terms(form):
-    weights = dict(zip(scae.WEIGHTS, (2.0, 0.3, 3.0, 0.5, 0.25, 7.0, 0.1, 0.7), strict=True))
+    weights = dict(zip(scae.WEIGHTS, (2.0, 0.3, 1.3, 3.0, 0.5, 0.25, 7.0, 0.1, 0.7), strict=True))
     fields = {f"losses__{name}": value for name, value in weights.items()}
     loss, metrics, grads = first_loss(losses__sparsity=form, **fields)
     terms = {"image": -metrics["log_likelihood"], "parts": -metrics["part_log_likelihood"]}

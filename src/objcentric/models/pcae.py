@@ -226,6 +226,15 @@ def initial_templates(key: Array, shape: tuple[int, ...]) -> Array:
     return ((rows - low) / (high - low + 1e-8)).reshape(shape)
 
 
+def spread(pose: Array) -> Array:
+    """Half the variances of poses ``[B, M, 2, 3]`` over a batch, summed, in each image told from its parts' mean place.
+
+    If it is small, a part keeps its role: it has the same place among the others, angle and size in most images.
+    """
+    pose = pose.at[..., 2].add(-jnp.mean(pose[..., 2], 1, keepdims=True))
+    return jnp.sum(jnp.var(pose, 0)) / 2
+
+
 def opacity(config: Config, generative: dict) -> Array:
     """Weights ``[M, h, w, 1]``, in [0, 1], of the templates' pixels against the background, with mixing='alpha'."""
     return nn.sigmoid(config.template_gain * generative["alpha"] - generative["background_logit"])
