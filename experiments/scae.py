@@ -3,6 +3,7 @@
 import functools
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -56,13 +57,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
     def of_parts(params: dict, batch: dict, keys: Array) -> tuple[dict, dict]:
         """Terms of the loss where objects are yet to be learnt, and what is told of them."""
-
-        def one(image: Array, key: Array) -> tuple[pcae.Parts, Array]:
-            place_key, noise_key = jax.random.split(key)
-            x = see(image, place_key, affine=config.data.affine)
-            return model.infer_parts(params, noise_key, x, target(x))
-
-        terms, told = about_parts(*jax.vmap(one)(batch["image"], keys))
+        terms, told = about_parts(*infer_each(model.infer_parts, params, batch, keys))
         return terms | {"exemplars": model.exemplar_error(params, batch["exemplars"])}, told
 
     def about_parts(parts: pcae.Parts, log_likelihood: Array) -> tuple[dict, dict]:
@@ -71,14 +66,17 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         terms = {"image": -jnp.mean(log_likelihood), "part_presence": there, "part_spread": spread}
         return terms, {"log_likelihood": -terms["image"]}
 
-    def of_all(params: dict, batch: dict, keys: Array) -> tuple[dict, dict]:
-        def one(image: Array, key: Array) -> tuple[scae.Seen, dict]:
+    def infer_each(infer: Callable, params: dict, batch: dict, keys: Array) -> Any:
+        def one(image: Array, key: Array) -> Any:
             place_key, noise_key = jax.random.split(key)
             x = see(image, place_key, affine=config.data.affine)
-            seen = model.infer(params, noise_key, x, target(x))
-            return seen, features_of(seen)
+            return infer(params, noise_key, x, target(x))
 
-        seen, features = jax.vmap(one)(batch["image"], keys)
+        return jax.vmap(one)(batch["image"], keys)
+
+    def of_all(params: dict, batch: dict, keys: Array) -> tuple[dict, dict]:
+        seen = infer_each(model.infer, params, batch, keys)
+        features = jax.vmap(features_of)(seen)
         everyone = parallel.whole_batch(features)
         prior = sparsity.prior(everyone["prior"], c.num_classes, c.sparsity)
         posterior = sparsity.posterior(everyone["posterior"], everyone["log_joint"], c.sparsity)
