@@ -49,7 +49,8 @@ def air() -> ConfigDict:
     c.what_dim = 50  # dimension of z^what
     c.hidden = 256  # units of the recurrent core and of every hidden layer but the up-convolution's
     c.reach = 1.0  # largest shift of a glimpse's centre, the canvas' sides being at +-1
-    c.object_size = 18.0  # expected side of an object, pixels: sets the prior of where and the initial glimpses
+    c.object_size = 18.0  # expected side of an object, pixels: sets the prior of where and the initial glimpses; or its
+    # height and width, in configs/air_moving.py
     c.scale_std = 0.3  # prior std of the logit of a glimpse's scale: 0.3 is about 15% of its side
     c.likelihood = "gaussian"  # 'gaussian' (fixed std) or 'bernoulli' (binarised images)
     c.output_std = 0.3  # std of the Gaussian likelihood

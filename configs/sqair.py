@@ -22,7 +22,8 @@ def get_config(variant: str = "fast") -> ConfigDict:
     and disappear at any time; 'conv' has convolutional networks, and fewer steps. 'paper' and 'conv_paper' are models
     and training of the paper, whose early stopping "in case of overfitting" is that of train.keep_best: MLP-SQAIR and
     CONV-SQAIR. But all q share what `models.sqair` says, for only then there are as many parameters as in table 5.D.1.
-    'released' is MLP-SQAIR with all in which the authors' release differs from the paper and that has a name here.
+    'released' is MLP-SQAIR with all in which the authors' release differs from the paper and that has a name here; what
+    has none `models.sqair` lists.
     """
     if variant not in VARIANTS:
         raise ValueError(f"the variant {variant!r} is unknown: write one of :{', :'.join(VARIANTS)}")
@@ -62,9 +63,11 @@ def get_config(variant: str = "fast") -> ConfigDict:
         config.train.keep_best = "elbo"
         config.curriculum.steps = tuple(100_000 * i for i in range(1, 8))
         config.data.update(num_train=60_000, num_test=10_000)
-        config.evaluate.update(num_examples=200, addition_steps=10_000_000, addition_examples=60_000)
+        config.evaluate.update(num_examples=10_000, addition_steps=10_000_000, addition_examples=60_000)
         config.evaluate.fit_count_prior = False  # it is learned
     if variant == "released":
+        config.optimizer.name = "rmsprop_tf"
+        config.optimizer.stairs_to = (1 / 3, 1 / 9)
         config.objective.name = "vimco_as_released"
         config.model.update(centred=True, one_discovery_table=False, truncated_discovery=False)
         config.model.update(where_prior="learned", mean_image=True, proposal_mask=True)
@@ -94,8 +97,8 @@ def model() -> ConfigDict:
     # What tells where objects go: 'velocity', the displacement of the last frame and RNNs; 'position', RNNs alone, as
     # in the authors' release.
     c.motion = "velocity"
-    # Whether q and p of propagation are centred on the latents before, and where of new objects on the prior's mean
-    # (release); else MLPs tell means.
+    # Whether q and p of propagation are centred on the latents before, and where of new objects on the prior's mean (of
+    # a learned one, on where it begins), as in the release; else MLPs tell means.
     c.centred = True
     c.shared_statistics = True  # release, and the paper's number of parameters; else each q has an MLP of its own (5.A)
     c.discovery_prior = "annealed"  # of the number of new objects: 'annealed', or 'learned' from that of the old ones
@@ -106,7 +109,8 @@ def model() -> ConfigDict:
     c.propagation_bias = 4.0  # initial logit of staying, under q
     c.propagation_prior_bias = 4.0  # and under p
     # Only in the authors' release: a learned prior of where; a mean image, seen where glimpses are; whether new objects
-    # are up to N - P_t under p (eq. 5.8), or N; a learned mask of glimpses at proposals; and
+    # are up to N - P_t under p (eq. 5.8), or N, of which those that q cannot find are lost to p(x), and samples have as
+    # many as there is room for; a learned mask of glimpses at proposals; and
     c.where_prior = "fixed"  # 'fixed' or 'learned'
     c.mean_image = False
     c.truncated_discovery = True

@@ -5,6 +5,7 @@ python launch.py --config=configs/sqair_mnist.py:any_time --workdir=runs/sqair_m
 python launch.py --config=configs/sqair_mnist.py:conv --workdir=runs/sqair_mnist_conv
 python launch.py --config=configs/sqair_mnist.py:paper --workdir=runs/sqair_mnist_paper
 python launch.py --config=configs/sqair_mnist.py:conv_paper --workdir=runs/sqair_mnist_conv_paper
+python launch.py --config=configs/sqair_mnist.py:released --workdir=runs/sqair_mnist_released
 """
 
 from ml_collections import ConfigDict

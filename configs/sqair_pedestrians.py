@@ -52,7 +52,7 @@ def data() -> ConfigDict:
     c.invert = True  # whether to invert the colours: people, dark on light, become bright
     c.history = 500  # frames the background is learnt from; what stands still for a tenth of them becomes part of it
     c.min_objects = 1  # people in the fullest frame of a sequence, at least; 0: empty crops, too, which are most
-    c.max_objects = 3  # and at most; without boxes nobody is counted, and 1 or more means that something moves
+    c.max_objects = 3  # and at most; without boxes patches that move are counted in place of people
     c.min_visible = 0.5  # share of a person's box within the crop from which on the person counts; above 0, at most 1
     c.num_train = 10_000  # crops of the first 70% of the frames (the paper: 3,150)
     c.num_valid = 500  # of the next 10% (the paper: 350)

@@ -34,8 +34,9 @@ def get_config(variant: str = "mlp") -> ConfigDict:
     if variant.endswith("paper"):  # which does not tell batch size, K and the number of steps
         config.optimizer.update(name="rmsprop", learning_rate=1e-5, decay="constant", clip_norm=0.0)
         config.train.update(num_steps=1_000_000, batch_size=32, eval_every=10_000, checkpoint_every=10_000)
+        config.train.keep_best = "elbo"  # in place of "until convergence of test FIVO bound"
         config.data.update(num_train=60_000, num_test=10_000)
-        config.evaluate.update(addition_steps=10_000_000, addition_examples=60_000)
+        config.evaluate.update(num_examples=10_000, addition_steps=10_000_000, addition_examples=60_000)
     return config
 
 

@@ -239,8 +239,8 @@ def in_order(generate: Callable) -> Callable:
 
 def model_config(config: ConfigDict, canvas: tuple[int, int, int]) -> air.Config:
     """The model's typed config; the canvas comes from the data."""
-    fields = {name: value for name, value in config.model.items() if name not in SCHEDULED}
-    return air.Config(canvas=tuple(canvas), **fields | {"glimpse_size": tuple(config.model.glimpse_size)})
+    fields = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in config.model.items()}
+    return air.Config(canvas=tuple(canvas), **{name: fields[name] for name in fields if name not in SCHEDULED})
 
 
 def check(config: ConfigDict, data: loader.Data) -> None:

@@ -28,6 +28,7 @@ OBJECTIVES = (
 )
 # Fields of config.model that follow the step, and the most they may be
 SCHEDULED = {"presence_prior": 1.0, "rediscovery_factor": 1.0, "presence_margin": 0.4}
+_NEVER = 1e-20  # a factor below which the prior has no late discoveries
 
 
 def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
@@ -283,6 +284,12 @@ def check(config: ConfigDict, data: loader.Data) -> None:
     if most > config.model.num_objects:
         raise UserError(
             f"frames hold up to {most} objects, model.num_objects={config.model.num_objects}: set it higher"
+        )
+    factor = config.model.rediscovery_factor
+    if config.model.discovery_prior == "annealed" and config.data.get("appear") == "any_time" and factor.end < _NEVER:
+        raise UserError(
+            f"data.appear='any_time' has objects that model.rediscovery_factor.end={factor.end:g} all but forbids after"
+            " the first frame: start from configs/sqair.py:any_time"
         )
     sequences.check(config.evaluate, data.test["image"])
     curriculum.check(config.curriculum, data.test["image"].shape[1], config.train.num_steps)

@@ -246,7 +246,7 @@ def test_what_a_video_cannot_give(world, config_of, fields, message):
 
 def test_videos_that_give_nothing(tmp_path, config_of):
     wall = videos.save_folder(tmp_path / "wall", [videos.frame([], [])] * 40)
-    with pytest.raises(UserError, match="hardly a crop of 24x20 shows anything that moves"):
+    with pytest.raises(UserError, match="hardly a crop of 24x20 shows 1 to 3 patches that move"):
         loader.load(config_of(wall, num_frames=2))
     assert not loader.load(config_of(wall, num_frames=2, min_objects=0)).train["image"].any()
     short = videos.save_folder(tmp_path / "short", [videos.frame([], [])])
@@ -255,6 +255,22 @@ def test_videos_that_give_nothing(tmp_path, config_of):
     mixed = videos.save_folder(tmp_path / "mixed", [*[videos.frame([], [])] * 40, videos.frame([], [], 40)])
     with pytest.raises(UserError, match="frame 41 is 96x40, not 96x48"):
         loader.load(config_of(mixed, num_frames=2))
+
+
+def test_without_boxes_patches_are_counted(tmp_path, config_of):
+    """Of two walkers, whose paths do not touch, crops show as many as are asked for."""
+    boxes = videos.walk(FRAMES)
+    bare = videos.save_folder(tmp_path / "bare", [videos.frame(many, SHADES) for many in boxes])
+    for most in (1, 2):
+        train = loader.load(config_of(bare, max_objects=most)).train
+        assert set(train) == {"image"}
+        numbers = [max(map(pedestrians.patches, image[..., 0])) for image in train["image"]]
+        assert 1 <= min(numbers) and max(numbers) == most
+    dots = np.zeros((20, 30), np.uint8)
+    dots[2:5, 2:4] = dots[10:12, 10:13] = dots[17, 17:20] = 200  # 6, 6 and 3 of 600 pixels
+    assert pedestrians.patches(dots) == 2
+    with pytest.raises(UserError, match="shows 3 to 3 patches that move"):
+        loader.load(config_of(bare, min_objects=3))
 
 
 def test_real_people(data_dir, config_of):

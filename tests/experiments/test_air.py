@@ -274,7 +274,9 @@ def test_sums_of_the_digits_of_frames(monkeypatch):
 
 
 def test_the_size_of_the_model_for_moving_digits():
-    model = air.air.make(air.model_config(air_moving.get_config(), (50, 50, 1)))
+    config = air.model_config(air_moving.get_config(), (50, 50, 1))
+    assert config.num_steps * (config.scene.where_dim + config.what_dim + 1) == 165  # appendix 5.D.3
+    model = air.air.make(config)
     params = jax.eval_shape(model.init, jax.random.key(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == pytest.approx(1.7e6, abs=0.05e6)  # table 5.D.1
     paper = air_moving.get_config("paper")

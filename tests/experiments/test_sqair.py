@@ -94,6 +94,7 @@ def test_late_objects_are_no_failure():
         ({"model__discovery_prior": "learned"}, "model.discovery_prior='learned' needs no fit: set evaluate.fit_count"),
         ({"model__presence_prior__end": 0.0}, "model.presence_prior: start="),
         ({"model__rediscovery_factor__end": 1e-60}, "model.rediscovery_factor: start="),
+        ({"data__appear": "any_time"}, "data.appear='any_time' has objects that model.rediscovery_factor.end=1e-30"),
         ({"model__rediscovery_factor__begin": -1}, "model.rediscovery_factor: .* begin=-1 must be >= 0"),
     ],
 )
@@ -162,7 +163,22 @@ def test_variants():
             shapes = jax.eval_shape(model.make(sqair.model_config(config, canvas, 10)).model.init, jax.random.key(0))
             millions = sum(leaf.size for leaf in jax.tree.leaves(shapes)) / 1e6
             assert round(millions, 1) == {"mlp": 2.9, "conv": 2.6}[config.model.network]
-        assert released.optimizer == paper.optimizer and released.curriculum == paper.curriculum
+        assert released.curriculum == paper.curriculum and released.train == paper.train
+        assert (released.optimizer.name, released.optimizer.learning_rate) == ("rmsprop_tf", 1e-5)
+        assert released.optimizer.stairs_to == pytest.approx((1 / 3, 1 / 9))
+        ours = {name: released.model[name] for name in released.model if released.model[name] != paper.model[name]}
+        assert ours == {
+            "centred": True,
+            "one_discovery_table": False,
+            "truncated_discovery": False,
+            "where_prior": "learned",
+            "mean_image": True,
+            "proposal_mask": True,
+            "decoder_scale": 0.25,
+            "decoder_bias": 0.0,
+            "propagation_bias": 5.0,
+            "propagation_prior_bias": 10.0,
+        }
         assert released.model.keys() == paper.model.keys() and released.objective.name == "vimco_as_released"
         assert len({config.data.source for config in (fast, any_time, conv, paper, conv_paper, released)}) == 1
         for config in (fast, any_time, conv, paper, conv_paper, released):

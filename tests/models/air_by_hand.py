@@ -96,16 +96,16 @@ def densities(config, params, x, presence_prior, z, background=None):
     # ---------------------------------------------------------------------------------------------------- log q(z | x)
     features = elu(mlp(inference["image_encoder"], x.reshape(-1)))
     cell, hidden = (np.float64(inference["initial_state"][name]) for name in ("cell", "hidden"))
-    previous = np.r_[np.zeros(3 + config.what_dim), 1.0]
+    previous = np.r_[np.zeros(len(where_loc(config)) + config.what_dim), 1.0]
     log_q = log_q_discrete = 0.0
     for i in range(config.num_steps):
         core_input = np.r_[features, previous] if config.recurrence == "latent" else features
         cell, hidden = lstm(inference["core"], cell, hidden, core_input)
         raw = mlp(inference["where_presence"], hidden)
         if i <= count:
-            log_q_discrete += bernoulli(presence_probability(raw[6] + config.presence_bias), z["presence"][i])
+            log_q_discrete += bernoulli(presence_probability(raw[-1] + config.presence_bias), z["presence"][i])
         if i < count:
-            loc, scale = statistics(raw[:6], 0.1)
+            loc, scale = statistics(raw[:-1], 0.1)
             log_q += stats.norm(where_loc(config) + loc, scale).logpdf(z["where"][i]).sum()
             glimpse = read(config, x, z["where"][i]).reshape(-1)
             what_q = stats.norm(*statistics(mlp(inference["glimpse_encoder"], glimpse), 0.5))
@@ -117,7 +117,8 @@ def densities(config, params, x, presence_prior, z, background=None):
     log_p = count * np.log(presence_prior) - logsumexp(np.arange(config.num_steps + 1) * np.log(presence_prior))
     mean = np.zeros(config.canvas)
     for i in range(count):
-        log_p += stats.norm(where_loc(config), [config.scale_std, 1.0, 1.0]).logpdf(z["where"][i]).sum()
+        scale = [config.scale_std] * np.size(config.object_size) + [1.0, 1.0]
+        log_p += stats.norm(where_loc(config), scale).logpdf(z["where"][i]).sum()
         log_p += stats.norm().logpdf(z["what"][i]).sum()
         glimpse = expit(mlp(generative["decoder"], z["what"][i]) + config.decoder_bias)
         mean += place(config, glimpse.reshape(*config.glimpse_size, -1), z["where"][i])

@@ -20,7 +20,7 @@ BASE = air.Config(
 )
 CONFIGS = {
     "image": BASE,
-    "latent": dataclasses.replace(BASE, recurrence="latent", likelihood="bernoulli"),
+    "latent": dataclasses.replace(BASE, recurrence="latent", likelihood="bernoulli", object_size=(4.0, 3.0)),
     "background": dataclasses.replace(BASE, recurrence="latent", background="mlp", background_dim=2),
     "deterministic background": dataclasses.replace(BASE, background="mlp", background_dim=0),
     "deconv": dataclasses.replace(BASE, canvas=(9, 11, 3), background="deconv", background_dim=2),

@@ -561,13 +561,14 @@ def test_generated_sequences(name):
     assert len(np.unique(z.propagated.what)) > 0.99 * z.propagated.what.size
 
 
-def test_imagining_what_follows():
+@pytest.mark.parametrize("name", ["annealed", "released"])
+def test_imagining_what_follows(name):
     """`imagine` goes on from any state, and leaves the state that scoring its draw leaves."""
-    sequential, params, x = setup("annealed")
+    sequential, params, x = setup(name)
     imagine = jax.jit(jax.vmap(lambda *args: sequential.imagine(*args, HPARAMS), (None, 0, None)))
     for state in states():
         after, z, mean = jax.device_get(imagine(params, keys()[:64], state))
-        step = jax.device_get(scoring_stepper("annealed")(params, state, x[3], z))
+        step = jax.device_get(scoring_stepper(name)(params, state, x[3], z))
         assert z.discovered.presence.any()
         np.testing.assert_array_equal(after.objects.presence, z.propagated.presence + z.discovered.presence)
         np.testing.assert_allclose(mean, step.outputs["mean"], atol=1e-5)

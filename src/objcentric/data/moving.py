@@ -60,6 +60,7 @@ def compose(config: MovingConfig, pool: digits.Digits, rng: np.random.Generator)
     """Draws one sequence of T frames; digits are blended by maximum.
 
     A digit of the 'any_time' set is there between two random frames, both included; wholly in view when it appears.
+    That is our reading of appendix 5.F, where digits are also "rediscovered": here one that has disappeared stays away.
     Only those of the first frame are sure not to overlap, in that frame.
 
     Returns:

@@ -23,9 +23,9 @@ from objcentric.data.windows import complete
 from objcentric.errors import UserError
 
 FRACTIONS = {"train": (0.0, 0.7), "valid": (0.7, 0.8), "test": (0.8, 1.0)}  # of the frames, in their order
-_VERSION = 1  # to be raised when the same config gives other examples
+_VERSION = 2  # to be raised when the same config gives other examples
 _STRETCH = 1.05  # most by which the sides of frames may shrink differently
-_INK = 0.01  # least bright share of a sequence that shows something, where there are no boxes
+_INK = 0.01  # share of a crop that a bright patch fills, at least, to be taken for a person where there are no boxes
 _TRIES = 1_000  # crops looked at for each that is wanted
 _NOT_IDENTITY = ("name", "path", "cache_dir", "device_bytes")
 
@@ -208,17 +208,23 @@ def _choose(
                     continue
                 seen.append(objects)
             crop = pixels[window, y : y + c.canvas[0], x : x + c.canvas[1]]
-            if not tracks and c.min_objects and np.mean(crop > 0) < _INK:
+            if not tracks and not c.min_objects <= max(map(patches, crop)) <= c.max_objects:
                 continue
             image[i, ..., 0] = crop
             break
         else:
-            wanted = f"{c.min_objects} to {c.max_objects} people" if tracks else "anything that moves"
+            wanted = f"{c.min_objects} to {c.max_objects} {'people' if tracks else 'patches that move'}"
             raise UserError(
                 f"{c.path}: hardly a crop of {c.canvas[1]}x{c.canvas[0]} shows {wanted}: "
                 "change data.min_objects, data.max_objects, data.canvas or data.frame_size"
             )
     return image, seen
+
+
+def patches(image: np.ndarray) -> int:
+    """How many connected patches of an image ``[H, W]`` are bright and of some size; people who touch are one."""
+    areas = video.opencv().connectedComponentsWithStats((image > 0).astype(np.uint8))[2][1:, -1]  # but the background's
+    return int(np.sum(areas >= _INK * image.size))
 
 
 def look(rows: list[_Row], corner: np.ndarray, canvas: tuple[int, int], min_visible: float) -> Seen | None:

@@ -33,7 +33,7 @@ class Config:
     what_dim: int = 50
     hidden: int = 256
     reach: float = 1.0
-    object_size: float = 18.0
+    object_size: float | tuple[float, ...] = 18.0
     scale_std: float = 0.3
     likelihood: str = "gaussian"
     output_std: float = 0.3
@@ -52,8 +52,10 @@ class Config:
 
     @property
     def scene(self) -> Scene:
-        fields = self.canvas, self.glimpse_size, (self.object_size,), self.scale_std, self.likelihood, self.output_std
-        return Scene(*fields, self.reach)
+        sizes = self.object_size if isinstance(self.object_size, tuple) else (self.object_size,)
+        return Scene(
+            self.canvas, self.glimpse_size, sizes, self.scale_std, self.likelihood, self.output_std, self.reach
+        )
 
 
 _CHOICES = {
@@ -66,14 +68,14 @@ _CHOICES = {
 def make(config: Config) -> Model:
     """Builds the pure functions of AIR."""
     scene = config.scene
-    num_steps = config.num_steps
+    num_steps, where_dim = config.num_steps, config.scene.where_dim
     has_background = config.background != "none"
 
     nets = {
         "inference": {
             "image_encoder": MLP((), config.hidden),
             "core": nn.OptimizedLSTMCell(config.hidden),
-            "where_presence": MLP((config.hidden,), 7, output_scale=0.01),
+            "where_presence": MLP((config.hidden,), 2 * where_dim + 1, output_scale=0.01),
             "glimpse_encoder": MLP((config.hidden, config.hidden), 2 * config.what_dim),
         },
         "generative": {
@@ -86,7 +88,7 @@ def make(config: Config) -> Model:
         mlp = MLP((config.hidden,), math.prod(config.canvas), output_scale=0.1)
         nets["generative"]["background"] = mlp if config.background == "mlp" else Deconv(config.canvas)
 
-    core_input = config.hidden + (0 if config.recurrence == "image" else 4 + config.what_dim)
+    core_input = config.hidden + (0 if config.recurrence == "image" else where_dim + config.what_dim + 1)
     inputs = {
         "image_encoder": math.prod(config.canvas),
         "where_presence": config.hidden,
@@ -168,8 +170,8 @@ def make(config: Config) -> Model:
             return sample if pathwise else jax.lax.stop_gradient(sample)
 
         raw = apply(params, "inference", "where_presence", h)
-        residual = statistics(raw[:6], 0.1)
-        presence_q = distributions.bernoulli(raw[6] + config.presence_bias, margin)
+        residual = statistics(raw[:-1], 0.1)
+        presence_q = distributions.bernoulli(raw[-1] + config.presence_bias, margin)
         where_q = distributions.normal(scene.where_loc + residual.loc, residual.scale)
         where = draw("where", where_q)
         glimpse = scene.read(x, where)
@@ -192,7 +194,8 @@ def make(config: Config) -> Model:
         start = params["inference"]["initial_state"]
         start = (start["cell"], start["hidden"])
         continuous_key, presence_key = jax.random.split(key)
-        where, what = jnp.split(jax.random.normal(continuous_key, (num_steps, 3 + config.what_dim)), [3], axis=-1)
+        normal = jax.random.normal(continuous_key, (num_steps, where_dim + config.what_dim))
+        where, what = jnp.split(normal, [where_dim], axis=-1)
         noise = {"where": where, "what": what, "presence": jax.random.uniform(presence_key, (num_steps,))}
         if config.recurrence == "image":
             _, h = jax.lax.scan(lambda state, _: recur(params, features, state, None), start, None, num_steps)
@@ -206,7 +209,7 @@ def make(config: Config) -> Model:
             z["presence"] = z["presence"] * previous["presence"]
             return (state, z), (z, scores, h)
 
-        nothing = {"where": jnp.zeros(3), "what": jnp.zeros(config.what_dim), "presence": jnp.ones(())}
+        nothing = {"where": jnp.zeros(where_dim), "what": jnp.zeros(config.what_dim), "presence": jnp.ones(())}
         _, (z, scores, h) = jax.lax.scan(step, (start, nothing), (noise, given))
         return z, scores, h[-1]
 
@@ -225,8 +228,8 @@ def make(config: Config) -> Model:
         Args:
           hparams: ``presence_prior``, the success probability of the geometric prior (read by no learned one), and
             ``presence_margin``: q of presence stays within (margin, 1 - margin).
-          z: ``presence [N]`` (ones, then zeros), ``where [N, 3]``, ``what [N, what_dim]`` and, with a background
-            component, ``background``; ``None`` to draw it.
+          z: ``presence [N]`` (ones, then zeros), ``where [N, where_dim]``, ``what [N, what_dim]`` and, with a
+            background component, ``background``; ``None`` to draw it.
           pathwise: whether gradients flow through the draw of the continuous latents.
 
         Returns:

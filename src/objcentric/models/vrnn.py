@@ -5,8 +5,9 @@ and outputs o_t. From o_t alone comes the prior of z_t, from o_t and the feature
 features of z_t the mean of x_t. p and q share the LSTM and the features, which all are part of the generative
 parameters: an objective whose gradients for p and q differ is not for this model.
 
-The appendix leaves open what counts as a layer. Here every MLP has L hidden layers and a linear one, one MLP makes mean
-and std, and the features of images and of latents are as large as z. Parameters of its three sizes, in millions:
+The appendix leaves open what counts as a layer, and speaks of "separate MLPs" of mean and std for q, of one for p. Here
+every MLP has L hidden layers and a linear one, one MLP makes mean and std of either, and the features of images and of
+latents are as large as z. Parameters of its three sizes, in millions:
 
             MLP, of 128 x 2, 256 x 3, 512 x 4    CONV, of 128, 256, 512
     paper   1.2     2.1    9.8                   0.8    2.6    6.1
