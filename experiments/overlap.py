@@ -1,4 +1,4 @@
-"""AIR and SQAIR side by side on sequences in which digits overlap most (figure 5.4.4 of the thesis).
+"""AIR and SQAIR side by side on sequences in which digits overlap most (figure 5.4.4 of the thesis, less its glimpses).
 
 python -m experiments.overlap --air=runs/air_moving --sqair=runs/sqair --output=runs/overlap
 """

@@ -211,8 +211,11 @@ def test_path_errors_by_hand():
     assert figures["path_copied_error"] == pytest.approx(np.mean([2, 4, 6, 1, 2]))
     assert figures["path_momentum_error"] == pytest.approx(0)
     assert figures["path_kept"] == pytest.approx(3 / 5)
+    assert figures["path_error_t"] == pytest.approx([0.5, 1.5, 5.0])
+    assert figures["path_copied_error_t"] == pytest.approx([1.5, 3.0, 6.0])
+    assert figures["path_kept_t"] == pytest.approx([1.0, 0.5, 0.0])
     nothing = tracking.path_errors(boxes, 0 * found, true, there, given=2)
-    assert all(np.isnan(value) for value in nothing.values())
+    assert all(np.isnan(value).all() for value in nothing.values())
     apart = tracking.path_errors(boxes + 500.0, found, true, there, given=2)
     assert np.isnan(apart["path_error"])
 
@@ -225,6 +228,7 @@ def test_look_errors():
     glimpses[0, 2] += np.array([3.0, 9.0])[:, None, None, None]
     glimpses[1, 1:, 1], glimpses[:, 0] = 7.0, 50.0  # earlier frames do not count
     found = tracking.look_errors(glimpses, identity, 2)
-    assert found == {"error": (2**2 + 0) / 2, "other_error": ((3 - 4) ** 2 + (7 - 1) ** 2) / 2}
+    errors = {"error": (2**2 + 0) / 2, "other_error": ((3 - 4) ** 2 + (7 - 1) ** 2) / 2}
+    assert found == errors | {f"{name}_t": [value] for name, value in errors.items()}
     none = tracking.look_errors(glimpses, np.full_like(identity, -1), 2)
     assert np.isnan(none["error"]) and np.isnan(none["other_error"])

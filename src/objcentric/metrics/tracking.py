@@ -125,7 +125,7 @@ def rediscoveries(
 
 def path_errors(
     boxes: ArrayLike, found: ArrayLike, true_boxes: ArrayLike, there: ArrayLike, *, given: int
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """How far imagined boxes are from where objects truly go after the ``given`` frames.
 
     In the last given frame boxes and true ones are matched, so that the sum of their IoUs is largest; those that
@@ -139,31 +139,28 @@ def path_errors(
     Returns:
       Mean distances of centres, in pixels: ``path_error``, ``path_copied_error`` of boxes that stay as they were in the
       last given frame, ``path_momentum_error`` of those that go on as in the last two, if they were found in both; and
-      ``path_kept``, the share of the followed ones that is still found. NaN without any to follow.
+      ``path_kept``, the share of the followed ones that is still found. The same with ``_t``: lists, of each later
+      frame. NaN without any to follow.
     """
     overlap = iou(boxes, true_boxes) * (np.asarray(found) > 0)[..., None] * (np.asarray(there) > 0)[..., None, :]
     (centre, true), found = (_centres(each) for each in (boxes, true_boxes)), np.asarray(found) > 0
     there, last = np.asarray(there) > 0, given - 1
     later = np.arange(1, there.shape[1] - last)[:, None]
-    errors: dict[str, list[np.ndarray]] = {
-        name: [] for name in ("path_error", "path_copied_error", "path_momentum_error")
-    }
-    kept = []
+    names = ("path_error", "path_copied_error", "path_momentum_error", "path_kept")
+    followed: dict[str, list[np.ndarray]] = {name: [np.zeros((0, len(later)))] for name in names}
     for m in range(len(overlap)):
         for n, r in zip(*linear_sum_assignment(overlap[m, last], maximize=True), strict=True):
             if not overlap[m, last, n, r] > 0:
                 continue
             step = (centre[m, last, n] - centre[m, last - 1, n]) * found[m, last - 1, n]
             guesses = centre[m, given:, n], centre[m, last, n], centre[m, last, n] + later * step
-            counts = there[m, given:, r]
-            for name, guess in zip(errors, guesses, strict=True):
-                errors[name].append(np.linalg.norm(guess - true[m, given:, r], axis=-1)[counts])
-            kept.append(found[m, given:, n][counts])
-    figures = {name: np.concatenate(each or [np.zeros(0)]) for name, each in (errors | {"path_kept": kept}).items()}
-    return {name: float(np.mean(each)) if len(each) else float("nan") for name, each in figures.items()}
+            rows = [np.linalg.norm(guess - true[m, given:, r], axis=-1) for guess in guesses]
+            for name, row in zip(names, [*rows, found[m, given:, n]], strict=True):
+                followed[name].append(np.where(there[m, given:, r], row, np.nan)[None])
+    return _means({name: np.concatenate(rows) for name, rows in followed.items()})
 
 
-def look_errors(glimpses: ArrayLike, identity: ArrayLike, given: int) -> dict[str, float]:
+def look_errors(glimpses: ArrayLike, identity: ArrayLike, given: int) -> dict[str, Any]:
     """How far the looks of imagined objects are from those that they had in the last of the ``given`` frames.
 
     Args:
@@ -172,7 +169,8 @@ def look_errors(glimpses: ArrayLike, identity: ArrayLike, given: int) -> dict[st
 
     Returns:
       Mean squared differences per pixel, of all later frames where an object still is: ``error``, and ``other_error``,
-      that of the look of another object, the next one that was given. NaN without any.
+      that of the look of another object, the next one that was given. The same with ``_t``: lists, of each later
+      frame. NaN without any.
     """
     glimpses, identity = np.asarray(glimpses), np.asarray(identity)
     last, later = glimpses[:, given - 1], glimpses[:, given:]
@@ -180,10 +178,21 @@ def look_errors(glimpses: ArrayLike, identity: ArrayLike, given: int) -> dict[st
     others = np.zeros_like(last)
     others[known] = np.roll(last[known], -1, axis=0)
     kept = known[:, None] & (identity[:, given:] == identity[:, given - 1, None])
-    figures = {}
+    rows = {}
     for name, looks in (("error", last), ("other_error", others)):
-        differences = np.mean(np.square(later - looks[:, None]), axis=(-3, -2, -1))[kept]
-        figures[name] = float(np.mean(differences)) if kept.any() else float("nan")
+        differences = np.mean(np.square(later - looks[:, None]), axis=(-3, -2, -1))
+        rows[name] = np.swapaxes(np.where(kept, differences, np.nan), 1, 2).reshape(-1, later.shape[1])
+    return _means(rows)
+
+
+def _means(rows: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Means of what is not NaN in arrays ``[P, T]``: by their names of all, and with ``_t`` of each column."""
+    figures: dict[str, Any] = {}
+    for name, each in rows.items():
+        counts = ~np.isnan(each)
+        numbers, sums = counts.sum(0), np.sum(each, 0, where=counts)
+        figures[name] = float(sums.sum() / numbers.sum()) if numbers.any() else float("nan")
+        figures[f"{name}_t"] = [float(s / n) if n else float("nan") for s, n in zip(sums, numbers, strict=True)]
     return figures
 
 
