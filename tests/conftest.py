@@ -15,8 +15,10 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 if version("jaxlib").startswith("0.10."):  # jaxlib refuses flags that it does not know
     # Fusions through LLVM directly, not MLIR: that compiles in two thirds of the time.
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"  # parts cost, and there is a core a worker
 os.environ["MPLBACKEND"] = "agg"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # programs are small: compiling them takes most of the time
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # telling where each operation is from took a tenth of the time
 # Compiled programs are kept between runs of the tests; the folder may be deleted at any time.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(REPOSITORY / ".pytest_cache" / "jax")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
