@@ -3,9 +3,11 @@
 python launch.py --config=configs/ccae.py --workdir=runs/ccae
 python launch.py --config=configs/ccae.py:baseline --workdir=runs/ccae_baseline
 python launch.py --config=configs/ccae.py:thesis --workdir=runs/ccae_thesis
+python launch.py --config=configs/ccae.py:thesis_baseline --workdir=runs/ccae_thesis_baseline
+python launch.py --config=configs/ccae.py:release --workdir=runs/ccae_release
 
-'fast' is a recipe for two CPU cores; 'baseline' the same with the thesis' simpler decoder; 'thesis' and 'release' train
-as the thesis and the code released with it do, where they tell (an accelerator is of use).
+'fast' is a recipe for two CPU cores; 'baseline' the same with the thesis' simpler decoder; 'thesis', 'thesis_baseline'
+and 'release' train as the thesis and the code released with it do, where they tell (an accelerator is of use).
 """
 
 from ml_collections import ConfigDict
@@ -78,7 +80,10 @@ def data() -> ConfigDict:
     c.scale = (1.0, 4.0)  # smallest and largest, in units of half a square's side; uniform in between
     c.rotation = 180.0  # uniform in +-rotation, degrees (release: 90)
     c.shift = 6.0  # uniform in +-shift along each axis, in the units of scale
-    c.normalise = "example"  # what is scaled into [-1, 1]^2 as one: an 'example', or the whole 'world' (release)
+    c.normalise = (
+        "example"  # what is scaled into [-1, 1]^2 as one: an 'example', or the whole 'world', nearly as in the
+    )
+    # release, which scales a hundred batches as one
     c.allow_empty = True  # whether scenes may have no point; else they are drawn anew
     c.num_train = 10_000  # has no effect: training scenes are drawn anew in each step
     c.num_valid = 2_000

@@ -134,7 +134,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
 def offsets(points: Array, presence: Array, num_votes: int) -> Array:
     """Points ``[N, 2]`` that are there, told from their mean: ``[num_votes, 2]``; of too few one is repeated."""
-    rows = jnp.argsort(-presence)[:num_votes]
+    rows = jnp.argsort(-presence)[jnp.arange(num_votes) % len(presence)]
     rows = jnp.where(presence[rows] > 0, rows, rows[0])
     return points[rows] - jnp.average(points, axis=0, weights=presence)[None]
 

@@ -23,7 +23,7 @@ from objcentric.training import parallel
 from objcentric.training.experiment import Experiment, Stage
 
 FEATURES = ("prior", "posterior")  # vectors that classes are told from: capsules' presences, summed responsibilities
-WEIGHTS = ("image", "part_presence", "part_spread", "parts", "deformation") + tuple(
+WEIGHTS = ("image", "part_presence", "parts", "deformation") + tuple(
     f"{kind}_{axis}" for kind in ("prior", "posterior") for axis in ("within", "between")
 )
 UNUSED = 0.01  # a capsule that explains a smaller share of the parts of all images is out of use
@@ -33,7 +33,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     """The experiment that ``config`` (configs/scae.py) describes; ``data`` takes the place of config.data's."""
     if not config.data.source:
         raise UserError("data.source is empty: give --config.data.source=IMAGES, a folder of PNGs, an .npz or an .npy")
-    model = explainer.make(config)
+    model, seer = explainer.make(config), explainer.make(of_all_pixels(config))
     data = loader.load(config.data) if data is None else data
     check(config, data)
     c, canvas = config.losses, tuple(config.data.canvas)
@@ -62,8 +62,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
     def about_parts(parts: pcae.Parts, log_likelihood: Array) -> tuple[dict, dict]:
         there = jnp.mean(jnp.sum(jnp.exp(parts.log_presence), -1))
-        spread = pcae.spread(parallel.whole_batch(parts.pose))
-        terms = {"image": -jnp.mean(log_likelihood), "part_presence": there, "part_spread": spread}
+        terms = {"image": -jnp.mean(log_likelihood), "part_presence": there}
         return terms, {"log_likelihood": -terms["image"]}
 
     def infer_each(infer: Callable, params: dict, batch: dict, keys: Array) -> Any:
@@ -99,7 +98,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         def one(image: Array, key: Array) -> dict:
             x = see(image, key, affine=affine)
             y = target(x)
-            seen = model.infer(params, jax.random.fold_in(key, 1) if config.evaluate.noise else None, x, y)
+            seen = seer.infer(params, jax.random.fold_in(key, 1) if config.evaluate.noise else None, x, y)
             features = {name: features_of(seen)[name] for name in FEATURES}
             if not whole:
                 return features
@@ -138,31 +137,31 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         figures = {name: float(np.mean(seen[name])) for name in ("log_likelihood", "part_log_likelihood", "mse")}
         figures |= usage(seen)
         label = split.get("label")
-        train_label, train, valid = None, None, None
-        if final:
-            rows = range(min(config.evaluate.num_train or np.inf, loader.size(data.train)))
-            few = loader.take(data.train, rows)
-            train_label = few.get("label")
-            if label is not None:
-                train = features_on(params, few["image"], train_key, config.data.affine)
-                if "label" in data.valid:
-                    valid = features_on(params, data.valid["image"], valid_key, config.data.affine)
-            if left_out := clustering.missing(train_label, label):
-                figures["left_out"] = [f"{name}_{figure}" for name in FEATURES for figure in left_out]
-                print(f"labels are missing: the figures leave out {', '.join(left_out)}", file=sys.stderr)
-        figures |= classes(config, train, train_label, seen, label, valid, data.valid.get("label"))
-        if final and train is not None:
-            others = {}
-            if config.evaluate.affine:
-                others["affine"] = features_on(params, split["image"], key, True), label
-            if config.evaluate.affnist:
-                images, labels = read_affnist(config)
-                others["affnist"] = features_on(params, images, key, False), labels
-            for name, (features, labels) in others.items():
-                figures |= {
-                    f"{name}_{figure}": value
-                    for figure, value in classes(config, train, train_label, features, labels).items()
-                }
+        if not final:
+            return figures | classes(config, None, None, seen, label)
+
+        tests = {"": (seen, label)}
+        if config.evaluate.affine:
+            tests["affine_"] = features_on(params, split["image"], key, True), label
+        if config.evaluate.affnist:
+            images, labels = read_affnist(config)
+            tests["affnist_"] = features_on(params, images, key, False), labels
+        train, valid = loader.take(data.train, range(num_fitted(config, data))), data.valid
+        train_label, valid_label = train.get("label"), valid.get("label")
+        labelled_tests = any(labels is not None for _, labels in tests.values())
+        train = features_on(params, train["image"], train_key, config.data.affine) if labelled_tests else None
+        more = (None, None)
+        if label is not None and valid_label is not None:
+            more = features_on(params, valid["image"], valid_key, config.data.affine), valid_label
+        left_out = []
+        for place, (features, labels) in tests.items():
+            of_place = classes(config, train, train_label, features, labels, *(() if place else more))
+            figures |= {f"{place}{figure}": value for figure, value in of_place.items()}
+            missing = clustering.missing(train_label, labels)
+            left_out += [f"{place}{name}_{figure}" for name in FEATURES for figure in missing]
+        if left_out:
+            figures["left_out"] = left_out
+            print(f"labels are missing: the figures leave out {', '.join(left_out)}", file=sys.stderr)
         return figures
 
     @jax.jit
@@ -209,6 +208,18 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         signature=signature,
         stages=stages,
     )
+
+
+def of_all_pixels(config: ConfigDict) -> ConfigDict:
+    """The same model, whose likelihood is of all pixels also where there is noise."""
+    whole = config.copy_and_resolve_references()
+    whole.model.pixel_stride = 1
+    return whole
+
+
+def num_fitted(config: ConfigDict, data: loader.Data) -> int:
+    """How many training images clusters and classifiers are fitted to."""
+    return min(config.evaluate.num_train or loader.size(data.train), loader.size(data.train))
 
 
 def features_of(seen: scae.Seen) -> dict[str, Array]:
@@ -302,12 +313,20 @@ def check(config: ConfigDict, data: loader.Data) -> None:
     many, wanted = len(np.unique(np.concatenate(labels))) if labels else 0, config.evaluate.num_clusters
     if 0 < wanted < many:
         raise UserError(f"evaluate.num_clusters={wanted} cannot match {many} classes: use {many} or more")
-    few = min((len(split["label"]) for split in (data.valid, data.test) if "label" in split), default=np.inf)
-    if few < max(wanted, many):
-        raise UserError(f"{few} images to evaluate on cannot make {max(wanted, many)} clusters: take more of them")
+    numbers = {f"data.num_{name}": len(getattr(data, name).get("label", ())) for name in ("valid", "test")}
     if config.evaluate.affnist:
         if tuple(config.data.canvas) != (40, 40) or config.model.channels != 1:
             raise UserError("evaluate.affnist has images of 40x40x1: set data.canvas=(40, 40), or affnist=''")
-        read_affnist(config)  # what is missing is told before training
+        numbers["evaluate.num_affnist"] = len(read_affnist(config)[1])  # what is missing is told before training
+    if any(numbers.values()):
+        numbers["evaluate.num_train"] = num_fitted(config, data)
+    for name, few in numbers.items():
+        if 0 < few < max(wanted, many):
+            raise UserError(f"{few} images cannot make {max(wanted, many)} clusters: take more of them, by {name}")
+    if alone and any(side > most for side, most in zip(image.shape[1:3], config.data.canvas, strict=True)):
+        raise UserError(
+            f"data.canvas={tuple(config.data.canvas)} is smaller than images, {image.shape[1:3]}, which objects begin"
+            " as: enlarge it, or set curriculum.parts_alone=0"
+        )
     if config.evaluate.affine and config.model.channels == 3 and config.data.sobel:
         raise UserError("evaluate.affine is for bright digits on black: unset it")

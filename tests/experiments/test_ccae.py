@@ -39,7 +39,19 @@ def test_variants(variant):
     experiment = ccae.build(configs.get_config(variant))
     params = jax.eval_shape(experiment.init, jax.random.key(0))[0]
     size = sum(leaf.size for leaf in jax.tree.leaves(params["inference"]))
-    assert (size > 5e6) == (variant in ("thesis", "thesis_baseline", "release"))
+    published = variant in ("thesis", "thesis_baseline", "release")
+    assert (size > 5e6) == published
+    if published:
+        config, release = configs.get_config(variant), variant == "release"
+        weights = {"prior_within": 1, "prior_between": 1, "posterior_within": 0, "posterior_between": 0, "too_few": 10}
+        assert {name: config.losses[name] for name in weights} == weights
+        assert (config.losses.deformation, config.losses.least_parts) == (10, 1 if release else 2)
+        assert config.losses.sparsity == ("release" if release else "thesis")
+        assert (config.data.rotation, config.data.normalise) == ((90, "world") if release else (180, "example"))
+        assert config.model.mask == ("release" if release else "log_presence")
+        assert (config.optimizer.name, config.optimizer.learning_rate) == ("rmsprop_tf", 1e-5)
+        assert config.optimizer.eps == pytest.approx(640.0**-2)
+        assert (config.train.batch_size, config.train.num_steps) == (64, 300_000)
     with pytest.raises(ValueError, match="write one of :fast"):
         configs.get_config("all")
 
@@ -89,6 +101,14 @@ def test_offsets_may_begin_as_a_constellation(pattern, known):
         distinct = np.unique(points.round(5), axis=0)
         assert len(distinct) == 4 - (pattern == "triangle")
         np.testing.assert_allclose(distinct.mean(0), 0, atol=1e-5)
+
+
+def test_offsets_of_fewer_points_than_votes():
+    points = jnp.asarray([[1.0, 0.0], [5.0, 5.0], [3.0, 2.0]])
+    for presence, known in (([1, 0, 1], [[-1, -1], [1, 1], [-1, -1], [-1, -1]]), ([1, 1, 1], None)):
+        offsets = ccae.offsets(points, jnp.asarray(presence, jnp.float32), 4)
+        assert offsets.shape == (4, 2)
+        np.testing.assert_allclose(offsets, known or np.asarray(points - points.mean(0, keepdims=True))[[0, 1, 2, 0]], atol=1e-6)
 
 
 def test_few_constellations_come_first_and_the_posterior_counts_less_in_the_end():

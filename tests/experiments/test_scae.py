@@ -51,17 +51,20 @@ def test_without_labels_a_run_says_what_it_leaves_out(tmp_path, capsys):
     content = loop.run(config, tmp_path / "run", lambda _: experiment)
     assert content["left_out"] == [f"{feature}_{name}" for feature in scae.FEATURES for name in clustering.FIGURES]
     assert "prior_lin_match" not in content and np.isfinite(content["log_likelihood"])
-    assert "labels are missing: the figures leave out max_act" in capsys.readouterr().err
+    assert "labels are missing: the figures leave out prior_max_act, prior_clust_nn" in capsys.readouterr().err
 
 
 def test_labels_of_tests_alone():
     data = labelled_images.make_data()
     data = data._replace(train={"image": data.train["image"]})
-    experiment = scae.build(labelled_images.make_config(), data=data)
+    experiment = scae.build(labelled_images.make_config(evaluate__affine=True), data=data)
     params = jax.jit(experiment.init)(jax.random.key(0))[0]
     figures = experiment.evaluate(params, data.test, jax.random.key(0), final=True)
     assert {"prior_nmi", "posterior_lin_match_refit"} <= figures.keys()
-    assert figures["left_out"][:2] == ["prior_max_act", "prior_clust_nn"]
+    left = ["max_act", "clust_nn", "lin_match", "lin_match_full", "lin_pred"]
+    places = [f"{place}{feature}_" for place in ("", "affine_") for feature in scae.FEATURES]
+    assert figures["left_out"] == [f"{place}{name}" for place in places for name in left]
+    assert {f"{place}nmi" for place in places} <= figures.keys()
 
 
 def first_loss(**fields):
@@ -76,7 +79,7 @@ def first_loss(**fields):
 
 @pytest.mark.parametrize("form", ["release", "thesis"])
 def test_the_loss_is_the_weighted_sum_of_its_terms(form):
-    weights = dict(zip(scae.WEIGHTS, (2.0, 0.3, 1.3, 3.0, 0.5, 0.25, 7.0, 0.1, 0.7), strict=True))
+    weights = dict(zip(scae.WEIGHTS, (2.0, 0.3, 3.0, 0.5, 0.25, 7.0, 0.1, 0.7), strict=True))
     fields = {f"losses__{name}": value for name, value in weights.items()}
     loss, metrics, grads = first_loss(losses__sparsity=form, **fields)
     terms = {"image": -metrics["log_likelihood"], "parts": -metrics["part_log_likelihood"]}
@@ -121,7 +124,6 @@ def test_evaluation_has_no_noise():
     experiment = scae.build(labelled_images.make_config(data__shift=0), data=data)
     params = jax.jit(experiment.init)(jax.random.key(0))[0]
     figures = experiment.evaluate(params, data.test, jax.random.key(0), final=False)
-    assert figures == experiment.evaluate(params, data.test, jax.random.key(1), final=False)
 
     def log_likelihood(**fields):
         other = scae.build(labelled_images.make_config(**fields), data=data)
@@ -205,15 +207,41 @@ def test_presets_have_what_thesis_and_release_tell():
         weights = ("prior_within", "prior_between", "posterior_within", "posterior_between")
         assert [thesis.losses[w] for w in weights] == [1, 1, 10, 10]
         assert [release.losses[w] for w in weights] == [2, 0.35, 0.7, 0.2]
-        assert (thesis.model.dummy, release.model.dummy) == (0, 0.01)
+        assert (thesis.data.train_on_all, release.data.train_on_all) == (True, False)
         assert (thesis.evaluate.noise, release.evaluate.noise) == (False, True)
         for config in (thesis, release):
             assert config.optimizer.eps == pytest.approx(1e-2 / 128**2) and config.optimizer.decay == "constant"
-            assert (config.train.batch_size, config.train.num_steps) == (128, 300_000)
-    for name, sizes in {"svhn": (24, 32), "cifar10": (32, 64)}.items():
+    numbers = {
+        "svhn": ((24, 32), (1e-4, "exponential", 1_000), [2.56, 0.22, 0.1, 8.62, 0.26]),
+        "cifar10": ((32, 64), (1e-4, "exponential", 3_000), [2.075, 0.17, 0.1, 1.39, 7.32]),
+    }
+    for name, (sizes, rate, weights) in numbers.items():
         for preset in configs.PRESETS:
             config = configs.get_config(f"{name}_{preset}")
             assert (config.model.num_parts, config.model.num_capsules) == sizes
+            c = config.optimizer
+            assert (c.learning_rate, c.decay, c.decay_steps) == rate
+            names = ("parts", "prior_within", "prior_between", "posterior_within", "posterior_between")
+            assert [config.losses[w] for w in names] == weights and config.data.sobel
+            assert config.model.encoder_strides == (1, 1, 2, 2) and config.model.template_size == (14, 14)
+
+
+@pytest.mark.parametrize("name", ["mnist", "mnist40", "affnist", "svhn", "cifar10", "own"])
+def test_presets_have_each_what_the_other_has_not(name):
+    differences = {
+        "thesis": ("log_presence", "normalised", "template", "relu", "relu", 0.0, "thesis"),
+        "release": ("release", "unnormalised", "alpha", "sigmoid", "sigmoid", 0.01, "release"),
+    }
+    for preset, expected in differences.items():
+        config = configs.get_config(f"{name}_{preset}")
+        m = config.model
+        kinds = m.mask, m.mixture, m.mixing, m.template_nonlinearity, m.colour_nonlinearity, m.dummy
+        assert (*kinds, config.losses.sparsity) == expected
+        assert (m.encoder_features, m.pixel_stride, m.output_std) == ((128,) * 4, 1, 1.0)
+        assert (m.pose, m.part_weight, m.relative, m.vote_std) == ("composed", "presence", False, 0.0)
+        assert (config.losses.deformation, config.losses.part_presence, config.curriculum.parts_alone) == (10.0, 0.0, 0)
+        assert (config.optimizer.name, config.optimizer.clip_norm) == ("rmsprop_tf", 0.0)
+        assert (config.train.batch_size, config.train.num_steps) == (128, 300_000)
 
 
 SIZES = {"embedded": (16, 1), "mnist": (28, 1), "mnist40": (28, 1), "svhn": (32, 3), "cifar10": (32, 3), "own": (9, 3)}
@@ -229,14 +257,14 @@ def test_variants(variant):
         config.data.source = "images.npz"
     config.evaluate.affnist = ""
     side, channels = SIZES[variant.split("_")[0].replace("affnist", "mnist40")]
-    split = {"image": np.full((24, side, side, channels), 99, np.uint8), "label": np.arange(24, dtype=np.int32) % 4}
+    split = {"image": np.full((64, side, side, channels), 99, np.uint8), "label": np.arange(64, dtype=np.int32) % 4}
     data = Data(split, split, split)
     jax.eval_shape(scae.build(config, data=data).init, jax.random.key(0))
     labelled_images.shrink(config)
     experiment = scae.build(config, data=data)
     shapes = jax.eval_shape(experiment.init, jax.random.key(0))[0]
     out = jax.eval_shape(
-        jax.grad(experiment.loss, has_aux=True), shapes, split, jax.random.split(jax.random.key(0), 24), 0, ()
+        jax.grad(experiment.loss, has_aux=True), shapes, split, jax.random.split(jax.random.key(0), 64), 0, ()
     )
     assert jax.tree.structure(out[0]) == jax.tree.structure(shapes)
     experiment.optimizer.init(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes))
@@ -249,7 +277,13 @@ def test_variants(variant):
     [
         ({"model__channels": 3}, r"images have shape \(10, 10, 1\): set model.channels=1"),
         ({"evaluate__num_clusters": 1}, "evaluate.num_clusters=1 cannot match 2 classes: use 2 or more"),
-        ({"evaluate__num_clusters": 7}, "6 images to evaluate on cannot make 7 clusters: take more of them"),
+        ({"evaluate__num_clusters": 7}, "6 images cannot make 7 clusters: take more of them, by data.num_valid"),
+        ({"evaluate__num_train": 1}, "1 images cannot make 2 clusters: take more of them, by evaluate.num_train"),
+        (
+            {"data__canvas": (8, 8), "data__affine": True, "curriculum__parts_alone": 2},
+            r"data.canvas=\(8, 8\) is smaller than images, \(10, 10\), which objects begin as",
+        ),
+        ({"model__encoder_strides": (0, 1)}, r"encoder_strides=\(0, 1\): each must be 1 or more"),
         ({"losses__sparsity": "none"}, "losses.sparsity='none' is unknown"),
         ({"losses__image": -1.0}, "losses.image=-1.0: use 0 or more"),
         ({"evaluate__batch_size": 0}, "evaluate.batch_size=0 must be at least 1"),

@@ -223,16 +223,6 @@ def test_visibility_is_the_weight_of_a_part_where_it_is_most_opaque(config):
     np.testing.assert_allclose(visible, weight / (weight + np.exp(0.7)), rtol=1e-5)
 
 
-def test_the_spread_of_poses():
-    """Half the variances, written out; images that are moved as wholes add nothing."""
-    pose = np.asarray(jax.random.normal(jax.random.key(1), (4, 3, 2, 3)))
-    told = pose.copy()
-    told[..., 2] -= told[..., 2].mean(1, keepdims=True)
-    np.testing.assert_allclose(pcae.spread(jnp.asarray(pose)), np.sum(np.var(told, 0)) / 2, rtol=1e-5)
-    moved = pose[:1] + np.pad(np.arange(8.0).reshape(4, 1, 2, 1), ((0, 0), (0, 0), (0, 0), (2, 0)))
-    np.testing.assert_allclose(pcae.spread(jnp.asarray(moved)), 0, atol=1e-5)
-
-
 def test_poses_may_be_similarities():
     config = dataclasses.replace(SMALL, part_similarity=True)
     model, params = made(config)

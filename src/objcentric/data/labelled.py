@@ -24,8 +24,10 @@ from objcentric.errors import UserError
 MOST_VALID = 5_000  # examples of a published training set that validate: its last tenth, and no more than these
 # Where files of the sets are that must be fetched by hand.
 SOURCES = {
-    "svhn": "train_32x32.mat and test_32x32.mat of ufldl.stanford.edu/housenumbers",
-    "cifar10": "cifar-10-batches-bin or cifar-10-batches-py of cs.toronto.edu/~kriz/cifar.html, unpacked",
+    "svhn": "train_32x32.mat and test_32x32.mat of ufldl.stanford.edu/housenumbers, or what TFDS prepares as"
+    " array_record",
+    "cifar10": "cifar-10-batches-bin or cifar-10-batches-py of cs.toronto.edu/~kriz/cifar.html, unpacked, or what TFDS"
+    " prepares as array_record",
     "affnist": "the folders of .mat files in 32x/transformed of cs.toronto.edu/~tijmen/affNIST, unpacked",
 }
 # affNIST (T. Tieleman, 2013, cs.toronto.edu/~tijmen/affNIST); each uniform.

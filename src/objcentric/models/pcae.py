@@ -59,6 +59,9 @@ class Config:
         if not self.encoder_features or len(self.encoder_features) != len(self.encoder_strides):
             first, second = self.encoder_features, self.encoder_strides
             raise UserError(f"model.encoder_features={first}, encoder_strides={second}: use as many, one at least")
+        if min(self.encoder_features + self.encoder_strides) < 1:
+            first, second = self.encoder_features, self.encoder_strides
+            raise UserError(f"model.encoder_features={first}, encoder_strides={second}: each must be 1 or more")
         if min(self.encoder_size) < 1:
             raise UserError(
                 f"model.encoder_strides={self.encoder_strides} leave nothing of a canvas of {self.canvas}: use fewer"
@@ -224,15 +227,6 @@ def initial_templates(key: Array, shape: tuple[int, ...]) -> Array:
     rows = jax.random.orthogonal(key, size)[:num, : rest[0] * rest[1] * rest[2]]
     low, high = jnp.min(rows, 1, keepdims=True), jnp.max(rows, 1, keepdims=True)
     return ((rows - low) / (high - low + 1e-8)).reshape(shape)
-
-
-def spread(pose: Array) -> Array:
-    """Half the variances of poses ``[B, M, 2, 3]`` over a batch, summed, in each image told from its parts' mean place.
-
-    If it is small, a part keeps its role: it has the same place among the others, angle and size in most images.
-    """
-    pose = pose.at[..., 2].add(-jnp.mean(pose[..., 2], 1, keepdims=True))
-    return jnp.sum(jnp.var(pose, 0)) / 2
 
 
 def opacity(config: Config, generative: dict) -> Array:
