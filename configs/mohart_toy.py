@@ -69,7 +69,8 @@ def data() -> ConfigDict:
 
 def model() -> ConfigDict:
     c = ConfigDict()
-    # 'hart' (also MOHART) or 'ratm': its baseline, of whose fields v1, ventral, features, hidden and zoneout count.
+    # 'hart' (also MOHART) or 'ratm': its baseline, for which relation, dropout, margin and what follows from
+    # appearance mean nothing.
     c.tracker = "hart"
     c.glimpse_size = (16, 16)  # height and width of a glimpse, pixels
     c.v1 = "cnn"  # 'cnn' (MOHART's feature extractor) or 'alexnet' (three layers of it; glimpses of 56x56)

@@ -40,7 +40,7 @@ class Clip(NamedTuple):
 
 
 def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
-    """The experiment that ``config`` (configs/mohart.py) describes; ``data`` takes the place of config.data's."""
+    """What ``config`` (configs/mohart_toy.py, mohart.py) describes; ``data`` takes the place of config.data's."""
     check(config)  # before videos are decoded
     data = loader.load(config.data) if data is None else data
     task, ahead = config.task, config.task.ahead
@@ -345,7 +345,9 @@ def curves(evaluated: dict) -> dict[str, Any]:
 
 def norms(params: dict) -> Array:
     """Half the sum of the squares of all weights, biases excepted."""
-    return sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(params) if leaf.ndim > 1) / 2
+    leaves = jax.tree.leaves_with_path(params)
+    weights = [leaf for path, leaf in leaves if leaf.ndim > 1 and "bias" not in jax.tree_util.keystr(path[-1:])]
+    return sum(jnp.sum(jnp.square(leaf)) for leaf in weights) / 2
 
 
 def check(config: ConfigDict) -> None:

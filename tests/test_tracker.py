@@ -71,6 +71,7 @@ def test_any_number_of_objects(run):
         ([[0, 0, 5, 5], [3, 3, 3, 8]], "box 2 of 2, .* has no area"),
         ([[8, 3, 3, 8]], "has no area: y1 and x1 must be larger"),
         ([[30, 3, 35, 8]], "lies outside the frame, whose height and width are"),
+        ([[5, 5, 5.5, 10]], "has less than a pixel in the frame, whose height and width are"),
         ([[1, 2, 3, 4], [1, 2]], "boxes are no array of numbers"),
         ([["a", 2, 3, 4]], "boxes are no array of numbers"),
         ([1, 2, 3, 4], r"boxes have shape \(4,\): give \[N, 4\]"),
@@ -164,6 +165,11 @@ def test_boxes_have_the_numbers_of_their_frames(run, folder):
     assert tracker.main([*arguments, f"--output={folder / 'tracked.gif'}"]) == 0
     rows = np.loadtxt(folder / "tracked.txt", delimiter=",")
     assert rows[::2, 0].tolist() == [10, 11, 12, 18, 19]
+    assert tracker.main([*arguments, f"--output={folder / 'thin.gif'}", "--frame_step=2"]) == 0
+    thin = np.loadtxt(folder / "thin.txt", delimiter=",")
+    assert thin[::2, 0].tolist() == [10, 12, 19]
+    boxes = objcentric.track(FRAMES[::-1][::2], BOXES, run).boxes
+    np.testing.assert_allclose(thin[:2, 2], boxes[0, :, 1] + 1, atol=0.01)
 
 
 def test_a_run_whose_v1_began_with_a_file_does_not_need_it(tmp_path):
@@ -187,6 +193,9 @@ def test_a_run_whose_v1_began_with_a_file_does_not_need_it(tmp_path):
     [
         ({"boxes": "1 2 3"}, "holds no lines `y0 x0 y1 x1`"),
         ({"boxes": "a b c d"}, "write a line `y0 x0 y1 x1`"),
+        ({"boxes": " "}, "holds no lines `y0 x0 y1 x1`"),
+        ({"output": "boxes.gif"}, "boxes.txt would be written, but is read"),
+        ({"step": -1}, "--frame_step=-1: use 1 or more"),
         ({"boxes": None}, "has no ground truth to begin with: give --boxes=FILE"),
         ({"output": "tracked.webm"}, "name it .mp4, .avi or .gif"),
         ({"video": "nothing"}, "there is no"),
@@ -197,6 +206,8 @@ def test_mistakes_are_one_line(run, folder, change, said, capsys):
         (folder / "boxes.txt").write_text(change["boxes"])
     boxes = [] if "boxes" in change and change["boxes"] is None else [f"--boxes={folder / 'boxes.txt'}"]
     source, output = folder / change.get("video", "video"), folder / change.get("output", "tracked.gif")
-    assert tracker.main([f"--run={run}", f"--video={source}", f"--output={output}", *boxes]) == 2
+    more = [f"--frame_step={change['step']}"] if "step" in change else []
+    assert tracker.main([f"--run={run}", f"--video={source}", f"--output={output}", *boxes, *more]) == 2
+    assert "boxes" in change or np.loadtxt(folder / "boxes.txt").shape == (2, 4)
     error = capsys.readouterr().err
     assert said in error and error.startswith("objcentric: ") and error.count("\n") == 1

@@ -6,12 +6,14 @@ VIDEO is a file, a folder of frames or a MOTChallenge sequence; BOXES a text fil
 for each object in the first frame. Of a MOTChallenge sequence those of its ground truth are taken if none are given.
 The output is an annotated video (.mp4 or .avi, which need OpenCV, or .gif); boxes are written beside it as MOTChallenge
 has them (frame, identity, left, top, width, height, presence), under the numbers that frames have in VIDEO. Where these
-leave a gap, trackers go on as if nothing were missing.
+leave a gap, trackers go on as if nothing were missing. Of a run that learnt from every n-th frame (data.frame_step)
+only every n-th is followed, unless --frame_step says otherwise.
 """
 
 import argparse
 import functools
 import sys
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +31,7 @@ from objcentric.data import mot, video
 from objcentric.errors import UserError
 from objcentric.models import hart, ratm
 from objcentric.nn import appearance
-from objcentric.training import schedules
+from objcentric.training import schedules, workdir
 from objcentric.training.experiment import Experiment
 from objcentric.training.restore import restore_run
 
@@ -52,7 +54,7 @@ def track(frames: str | Path | Iterable[ArrayLike], boxes: ArrayLike, run: str |
 
     Raises:
       UserError: the run cannot be read, or predicts later frames as those of toy worlds do; a frame is unreadable or of
-        another size; or a box is NaN, has no area or lies outside the frame.
+        another size; or a box is NaN, or what of it is in the frame is less than a pixel high or wide.
     """
     each = [tracked for _, tracked in follow(frames, boxes, run)]
     return Tracked(*(np.stack(column) for column in zip(*each, strict=True)))
@@ -112,8 +114,10 @@ def check_boxes(boxes: ArrayLike, size: tuple[int, int]) -> np.ndarray:
             raise UserError(f"{said} has a corner that is no number")
         if (box[2:] <= box[:2]).any():
             raise UserError(f"{said} has no area: y1 and x1 must be larger than y0 and x0")
-        if (cut[2:] - cut[:2] < 1).any():
+        if (cut[2:] <= cut[:2]).any():
             raise UserError(f"{said} lies outside the frame, whose height and width are {size}")
+        if (cut[2:] - cut[:2] < 1).any():
+            raise UserError(f"{said} has less than a pixel in the frame, whose height and width are {size}")
     return inside
 
 
@@ -184,34 +188,45 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--video", required=True, help="a video file, a folder of frames, or a MOTChallenge sequence")
     parser.add_argument("--boxes", help="text file of the boxes in the first frame, a line `y0 x0 y1 x1` each")
     parser.add_argument("--output", required=True, help="annotated video, .mp4, .avi or .gif")
+    parser.add_argument("--frame_step", type=int, help="follow every so many-th frame; default: as the run learnt")
     arguments = parser.parse_args(argv)
     output = Path(arguments.output)
+    table = output.with_suffix(".txt")
     try:
+        step = arguments.frame_step or workdir.read_config(Path(arguments.run)).data.get("frame_step", 1)
+        if step < 1:
+            raise UserError(f"--frame_step={step}: use 1 or more")
+        inputs = [Path(name).resolve() for name in (arguments.video, arguments.boxes) if name]
+        for written in (output, table):
+            if written.resolve() in inputs:
+                raise UserError(f"{written} would be written, but is read: choose another --output")
         source = video.open(arguments.video)
         boxes = read_boxes(arguments.boxes) if arguments.boxes else first_boxes(arguments.video, source)
         output.parent.mkdir(parents=True, exist_ok=True)
-        rows = []
-        with video.writer(output, source.rate or 25) as write:
-            steps = follow(source, boxes, arguments.run)
-            for t, (frame, tracked) in enumerate(tqdm(steps, "tracking", source.num_frames, disable=None), 1):
+        rows, chosen = [], range(0, source.num_frames, step)
+        with video.writer(output, (source.rate or 25) / step) as write:
+            steps = follow(source.frames(chosen), boxes, arguments.run)
+            for t, (frame, tracked) in enumerate(tqdm(steps, "tracking", len(chosen), disable=None), 1):
                 shown = tracked.presence > 0.5
                 identities = np.arange(1, len(shown) + 1)
                 write(plots_tracking.annotate(frame, tracked.boxes[shown], identities[shown]))
                 for i, ((y0, x0, y1, x1), presence) in enumerate(zip(*tracked, strict=True), 1):
                     place = f"{x0 + 1:.2f},{y0 + 1:.2f},{x1 - x0:.2f},{y1 - y0:.2f}"  # pixels counted from 1
-                    rows.append(f"{source.numbers[t - 1]},{i},{place},{presence:.3f}")
-        output.with_suffix(".txt").write_text("\n".join(rows) + "\n")
+                    rows.append(f"{source.numbers[chosen[t - 1]]},{i},{place},{presence:.3f}")
+        table.write_text("\n".join(rows) + "\n")
     except (UserError, OSError) as error:
         print(f"objcentric: {error}", file=sys.stderr)
         return 2
-    print(f"{output}: {len(boxes)} objects in {t} frames; their boxes are in {output.with_suffix('.txt')}")
+    print(f"{output}: {len(boxes)} objects in {t} frames; their boxes are in {table}")
     return 0
 
 
 def read_boxes(path: str | Path) -> np.ndarray:
     """``[N, 4]`` of a text file; UserError that names what is wrong."""
     try:
-        boxes = np.loadtxt(path, delimiter=None, ndmin=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of an empty file
+            boxes = np.loadtxt(path, delimiter=None, ndmin=2)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read --boxes={path} ({error}): write a line `y0 x0 y1 x1` for each object") from error
     if boxes.shape[1:] != (4,) or not len(boxes):

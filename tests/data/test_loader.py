@@ -88,6 +88,13 @@ def test_the_first_examples():
             np.testing.assert_array_equal(found["image"], split["image"][:num])
 
 
+def test_no_more_is_read_ahead_than_memory_allows(monkeypatch):
+    stream = loader.Stream(5, lambda rows: {"image": np.zeros((len(rows), 4, 25), np.uint8)})  # 100 bytes each
+    assert stream.fitting(3, 7) == 7
+    monkeypatch.setattr(loader, "READ_AHEAD", 999)
+    assert [stream.fitting(size, 7) for size in (1, 2, 3, 20)] == [7, 4, 3, 1]
+
+
 def test_fields_of_another_kind_of_data(config, moving_config):
     config.name, moving_config.name = moving_config.name, config.name
     with pytest.raises(UserError, match="data.motion is missing.*start from configs/sqair.py"):

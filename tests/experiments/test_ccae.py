@@ -108,7 +108,9 @@ def test_offsets_of_fewer_points_than_votes():
     for presence, known in (([1, 0, 1], [[-1, -1], [1, 1], [-1, -1], [-1, -1]]), ([1, 1, 1], None)):
         offsets = ccae.offsets(points, jnp.asarray(presence, jnp.float32), 4)
         assert offsets.shape == (4, 2)
-        np.testing.assert_allclose(offsets, known or np.asarray(points - points.mean(0, keepdims=True))[[0, 1, 2, 0]], atol=1e-6)
+        np.testing.assert_allclose(
+            offsets, known or np.asarray(points - points.mean(0, keepdims=True))[[0, 1, 2, 0]], atol=1e-6
+        )
 
 
 def test_few_constellations_come_first_and_the_posterior_counts_less_in_the_end():

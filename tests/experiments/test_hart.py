@@ -124,6 +124,52 @@ def test_what_is_learnt_by_which_losses(variant, fields, terms):
         assert ("ventral" in moved) == fields.get("model__ventral", fields.get("model__appearance", False))
 
 
+def test_trackers_do_not_see_frames_that_are_black():
+    """Nor does what they predict depend on them; in training a sequence without black frames has another loss."""
+    config = videos.make_config(**ONE_STAGE)
+    experiment, look = hart.build(config, data=videos.make_data()), hart.looker(config)
+    params, aux = jax.jit(experiment.init)(jax.random.key(0))
+    params["tracker"] = jax.tree.map(lambda leaf: leaf + 0.05, params["tracker"])  # a timid start sees but little
+    rows, keys = videos.make_split(3, 0), jax.random.split(jax.random.key(1), 3)
+    seen = [jax.device_get(look(params, rows, keys, mode)) for mode in range(len(hart.MODES))]
+    assert not seen[0]["dark"].any()
+    assert (seen[1]["dark"].sum(1) >= 1).all() and not seen[1]["dark"][:, : hart.GIVEN].any()
+    np.testing.assert_array_equal(seen[2]["dark"], np.tile(np.arange(5) >= hart.GIVEN, (3, 1)))
+    for mode in (1, 2):
+        noise = np.random.default_rng(0).integers(0, 256, rows["image"].shape, np.uint8)
+        changed = np.where(seen[mode]["dark"][..., None, None, None], noise, rows["image"])
+        again = look(params, rows | {"image": changed}, keys, mode)["seen"]
+        np.testing.assert_array_equal(again.boxes, seen[mode]["seen"].boxes)
+        assert np.ptp(seen[mode]["seen"].glimpse[seen[mode]["dark"]]) == 0
+        assert (look(params, rows | {"image": changed}, keys, 0)["seen"].boxes != seen[0]["seen"].boxes).any()
+        assert (seen[mode]["seen"].boxes != seen[0]["seen"].boxes).any()
+
+    def tracking(blackout):
+        config.task.blackout = blackout
+        loss = jax.jit(hart.build(config, data=videos.make_data()).loss)
+        return loss(params, experiment.stages[-1].batch(jax.tree.map(jnp.asarray, rows)), keys, 0, aux)[1][0][
+            "tracking"
+        ]
+
+    assert tracking(1.0) != tracking(0.0)
+
+
+def test_weights_are_small_but_biases_may_be_large():
+    """Section 3.4; of the dynamic filters the mean over trackers and frames."""
+    assert hart.norms({"a": {"kernel": jnp.full((2, 3), 2.0), "bias": jnp.ones((2, 5))}}) == 12
+    data, fields = videos.make_data(), ONE_STAGE | {"model__appearance": True, "task__presence_loss": False}
+    totals = {}
+    for decay in (0.0, 0.5):
+        experiment = hart.build(videos.make_config("hart", task__decay=decay, **fields), data=data)
+        params, aux = jax.jit(experiment.init)(jax.random.key(0))
+        batch = jax.tree.map(jnp.asarray, videos.make_split(2, 0))
+        arguments = experiment.stages[-1].batch(batch), jax.random.split(jax.random.key(1), 2), 0, aux
+        totals[decay] = jax.jit(experiment.loss)(params, *arguments)[0]
+    weights = float(hart.norms(params["tracker"]))
+    filters = 2 * (float(totals[0.5] - totals[0.0]) / 0.5 - weights)
+    assert 0 < filters < 100  # of `Dorsal`, which begin as static ones do, each layer's about its number of maps
+
+
 @pytest.mark.parametrize("variant", mohart_configs.VARIANTS)
 def test_variants_of_mohart(variant):
     """Each makes sense as it is."""

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from objcentric.data import loader
 from objcentric.data.loader import Stream
 from objcentric.errors import UserError
 from objcentric.training import loop, step
@@ -257,7 +258,8 @@ def read(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def test_a_stream_resumes_where_it_was(tmp_path):
+def test_a_stream_resumes_where_it_was(tmp_path, monkeypatch):
+    """And with fewer batches at once, if memory is short."""
     split = linear.make_split(50, 0)
     stream = Stream(50, lambda rows: {name: values[list(rows)] for name, values in split.items()})
 
@@ -266,6 +268,11 @@ def test_a_stream_resumes_where_it_was(tmp_path):
 
     config = linear.make_config(num_steps=20, num_devices=2, eval_every=10)
     loop.run(config, tmp_path / "whole", build)
+    with monkeypatch.context() as short:
+        short.setattr(loader, "READ_AHEAD", 1)
+        loop.run(config, tmp_path / "short", build)
+    whole, short = (outcome(tmp_path / name, 20) for name in ("whole", "short"))
+    assert (whole["arrays"], whole["eval"]) == (short["arrays"], short["eval"])  # what is logged are means of calls
     with pytest.raises(SystemExit):
         loop.run(config, tmp_path / "parts", terminated(build))
     loop.run(config, tmp_path / "parts", build)

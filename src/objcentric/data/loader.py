@@ -18,6 +18,7 @@ Split = dict[str, np.ndarray]  # image uint8 [M, H, W, C]; where known count [M]
 # Of tracks image [M, T, H, W, C], filmed [M, T], 0 after the end of a video, and boxes, presence and identity as
 # `windows.Windows` has them.
 FORMATS = ("mot", "kitti", "kth", "detrac", "drone")  # of tracks: modules that read them
+READ_AHEAD = 1 << 28  # bytes of images that are read before they are needed, and that go to the device at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,10 @@ class Stream:
 
     def everything(self) -> Split:
         return self.read(range(self.size))
+
+    def fitting(self, batch_size: int, most: int) -> int:
+        """How many batches, from 1 to ``most``, have no more than `READ_AHEAD` bytes of images."""
+        return int(np.clip(READ_AHEAD // (batch_size * self.read([0])["image"].nbytes), 1, most))
 
     def batches(
         self, start_step: int, batch_size: int, seed: int, shard_index: int = 0, shard_count: int = 1
@@ -45,7 +50,8 @@ class Stream:
         first = start_step * shard_count + shard_index
         order = grain.MapDataset.range(self.size).seed(seed).shuffle().repeat().batch(batch_size // shard_count)
         batches = order[first::shard_count].map(lambda rows: self.read(rows.tolist()))
-        return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)))
+        ahead = self.fitting(batch_size // shard_count, 16)
+        return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=min(ahead, 4), prefetch_buffer_size=ahead)))
 
 
 class Data(NamedTuple):
@@ -170,6 +176,11 @@ def _tracks(c: ConfigDict) -> Data:
 
     reader = importlib.import_module(f"objcentric.data.{c.format}")
     annotated = windows.choose(c, reader.videos(c.path))
+    for one in annotated:
+        if not one.path.exists():
+            raise UserError(
+                f"there are boxes of {one.path.name}, but no {one.path}: copy it, or name others: data.videos"
+            )
     videos = decoded.prepare([one.path for one in annotated], tuple(c.frame_size), grey=c.grey, cache_dir=c.cache_dir)
     examples = windows.cut(c, annotated, videos)
 

@@ -47,7 +47,7 @@ _SMALL = 0.01  # initial scale of the last layers
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Typed ``config.model``; the fields are explained in configs/mohart.py."""
+    """Typed ``config.model``; the fields are explained in configs/mohart_toy.py."""
 
     canvas: tuple[int, int, int]  # (H, W, C)
     num_objects: int = 5
@@ -73,7 +73,13 @@ class Config:
         for name in ("zoneout", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"model.{name}={getattr(self, name)} must lie in [0, 1)")
-        if self.features % self.heads:
+        if not 0 <= self.margin < float("inf"):
+            raise UserError(f"model.margin={self.margin}: use 0 or more")
+        if len(self.cnn_features) != 3 or min(self.cnn_features) < 1:
+            raise UserError(f"model.cnn_features={self.cnn_features}: use three numbers, 1 or more")
+        if len(self.glimpse_size) != 2:
+            raise UserError(f"model.glimpse_size={self.glimpse_size}: use two numbers, height and width")
+        if self.relation == "attention" and self.features % self.heads:
             raise UserError(f"model.features={self.features} must be a multiple of model.heads={self.heads}")
         if min(self.glimpse_size) < (self.cnn_kernel if self.v1 == "cnn" else 4):
             raise UserError(f"model.glimpse_size={self.glimpse_size} is too small for model.v1={self.v1!r}")

@@ -102,6 +102,7 @@ def train(this: Run, state: TrainState, best: Best | None, step: int) -> tuple[T
     streamed = isinstance(data.train, Stream)
     resident = None if streamed else parallel.replicate(data.train, devices)
     streams = [data.train.batches(step, c.batch_size, seed) for seed in this.config.seeds] if streamed else []
+    most = data.train.fitting(c.batch_size * len(streams), c.inner_steps) if streamed else c.inner_steps
 
     with closing(Writer(this.folder, this.config.seeds, step)) as log, closing(Progress(step, c.num_steps)) as bar:
 
@@ -116,7 +117,7 @@ def train(this: Run, state: TrainState, best: Best | None, step: int) -> tuple[T
         while step < c.num_steps and not stop:
             # ---------------------------------------------------------------------- many steps on the device, one call
             stage, end = _stage(this.experiment.stages, step, c.num_steps)
-            length = min(c.inner_steps, end - step)
+            length = min(most, end - step)
             batches = parallel.stack_batches(streams, length, devices) if streamed else None
             if (stage, length) not in programs:
                 with clock.paused():
