@@ -56,10 +56,14 @@ def fast(config: ConfigDict) -> None:
     and those losses fade, for now several capsules are needed. Poses are learnt much faster as matrices than as angles
     and scales. With a standard deviation, or a presence, for each vote, capsules get stuck where two votes fit, and
     others are wide or absent.
+
+    To find shapes among points is a search, to place them a matter of least squares: an encoder alone learns both
+    slowly. Its explanations are refined by expectation-maximisation, in evaluation and as what it is to learn.
     """
     config.data.allow_empty = False
     if config.model.decoder != "baseline":  # whose features tell location, precision and presence of each point
         config.model.update(pose="matrix", scale="scene", vote_presence=False, similarity=True, deformable=False)
+        config.losses.refine, config.evaluate.refine = 8, 20
     config.losses.update(prior_within=0.0, prior_between=0.0, too_few=0.0)
     config.losses.update(posterior_within=5.0, posterior_between=5.0)
     config.curriculum.update(keep=0.02, posterior=0.02, begin=2_000, steps=2_000, exemplars=True)
@@ -126,6 +130,9 @@ def losses() -> ConfigDict:
     c.too_few = 10.0  # cross-entropy of presences and whether capsules win ...
     c.least_parts = 2  # ... so many points (thesis: 2; release: 1)
     c.deformation = 0.0  # half the squared norm of what in the offsets depends on the input
+    # Steps of expectation-maximisation that refine an explanation of a scene: see objcentric.models.ccae. What points
+    # belong to is then taken from it for the likelihood, more and more so while constellations come in; 0: none.
+    c.refine = 0
     return c
 
 
@@ -143,4 +150,5 @@ def evaluate() -> ConfigDict:
     c = ConfigDict()
     c.batch_size = 500
     c.num_pictures = 10  # scenes shown in the picture
+    c.refine = 0  # steps, as of losses.refine, before points are assigned; 0: as the encoder has it (thesis)
     return c

@@ -113,6 +113,24 @@ def test_offsets_of_fewer_points_than_votes():
         )
 
 
+def test_what_points_belong_to_is_refined_once_constellations_come_in():
+    """The likelihood is then of what a refined explanation says; evaluation tells how much that mends."""
+    losses = {}
+    for refine in (0, 3):
+        config = labelled_images.make_constellations(losses__refine=refine, curriculum__begin=10, curriculum__steps=10)
+        experiment = ccae.build(config)
+        params = jax.jit(experiment.init)(jax.random.key(0))[0]
+        batch, keys = {"seed": jnp.arange(8, dtype=jnp.uint32)}, jax.random.split(jax.random.key(1), 8)
+        loss = jax.jit(jax.value_and_grad(lambda *args, run=experiment.loss: run(*args)[0]))
+        losses[refine] = [loss(params, batch, keys, step, ()) for step in (10, 15, 20, 99)]
+    (plain, refined), (_, grads) = ([float(each[0]) for each in losses[name]] for name in (0, 3)), losses[3][-1]
+    assert refined[0] == pytest.approx(plain[0], rel=1e-5)
+    assert refined[1] - plain[1] == pytest.approx((refined[2] - plain[2]) / 2, rel=0.5) and refined[2] > plain[2]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+    figures = experiment.evaluate(params, experiment.data.test, jax.random.key(0), final=True)
+    assert {"error", "encoder_error"} <= figures.keys()
+
+
 def test_few_constellations_come_first_and_the_posterior_counts_less_in_the_end():
     config = labelled_images.make_constellations(curriculum__begin=10, curriculum__steps=10, curriculum__keep=1e-6)
     experiment = ccae.build(config)
@@ -134,17 +152,17 @@ def test_few_constellations_come_first_and_the_posterior_counts_less_in_the_end(
 
 def test_posteriors_are_of_the_points_that_there_are(monkeypatch):
     """Sums over votes and points, of responsibilities as of the joint, whose logarithm it is."""
-    config, asked = labelled_images.make_constellations(), []
+    config, asked = labelled_images.make_constellations(losses__refine=0), []
     shape = config.model.num_capsules, config.model.num_votes
 
     def infer(params, key, points, presence):
         whole = jnp.zeros((len(points), *shape))
-        explained = capsules.Explained(jnp.zeros(len(points)), whole, whole + 0.5)
+        explained = capsules.Explained(jnp.zeros(len(points)), whole, whole, whole + 0.5)
         none = jnp.zeros(())
         seen = capsules.Capsules(jnp.zeros(shape[0]), jnp.zeros(shape), none, none, none, none)
         return ccae_model.Seen(capsules=seen, explained=explained, winner=jnp.zeros(len(points), int))
 
-    monkeypatch.setattr(ccae_model, "make", lambda config: ccae_model.CCAE(None, infer))
+    monkeypatch.setattr(ccae_model, "make", lambda config: ccae_model.CCAE(None, infer, None))
     monkeypatch.setattr(ccae.sparsity, "posterior", lambda *args: asked.append(args) or (0.0, 0.0))
     keys = jax.random.split(jax.random.key(1), 8)
     ccae.build(config).loss({}, {"seed": jnp.arange(8)}, keys, jnp.int32(10**6), ())
@@ -166,7 +184,7 @@ def test_scenes_of_training_are_new_in_each_step_and_those_of_evaluation_are_not
 
 
 def test_the_error_is_of_the_winners_in_the_scenes_of_the_split(monkeypatch):
-    config = labelled_images.make_constellations()
+    config = labelled_images.make_constellations(evaluate__refine=0)
     world = constellations.make_config(config.data)
     experiment = ccae.build(config)
     params = jax.jit(experiment.init)(jax.random.key(0))[0]
@@ -223,6 +241,9 @@ def test_what_failed():
         ({"evaluate__num_pictures": 0}, "evaluate.num_pictures=0 must be at least 1"),
         ({"model__decoder": "mlp"}, "model.decoder='mlp' is unknown"),
         ({"data__keep": 2.0}, "data.keep=2.0 must lie"),
+        ({"losses__refine": -1}, "losses.refine=-1: use 0, for none, or more"),
+        ({"model__similarity": False}, "losses.refine=8 fits similarities of known shapes: set model.similarity"),
+        ({"model__num_capsules": 6, "losses__refine": 0}, "evaluate.refine=20 fits .* num_capsules to 5 at most"),
     ],
 )
 def test_what_makes_no_sense_is_refused(fields, said):

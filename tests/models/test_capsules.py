@@ -198,3 +198,49 @@ def test_gradients_are_finite_at_certain_presences_and_far_votes():
 
     value, grads = jax.value_and_grad(likelihood)(seen)
     assert np.isfinite(value) and all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+
+
+OFFSETS = np.array(
+    [[[-1.0, -1], [-1, 1], [1, 1], [1, -1]], [[-2 / 3, -2 / 3], [-2 / 3, 4 / 3], [4 / 3, -2 / 3], [2, 2]]]
+)
+
+
+def similarity(size, degrees, shift):
+    cos, sin = size * np.cos(np.radians(degrees)), size * np.sin(np.radians(degrees))
+    return jnp.asarray([[cos, -sin, shift[0]], [sin, cos, shift[1]]], jnp.float32)
+
+
+def at(pose, log_presence=(0.0, 0.0)):
+    """Two capsules of `OFFSETS` with these poses."""
+    shape = OFFSETS.shape[:2]
+    votes = poses.move(jnp.stack(pose), jnp.asarray(OFFSETS, jnp.float32))
+    parts = jnp.asarray(log_presence), jnp.zeros(shape), jnp.stack(pose), votes, jnp.full(shape, 0.1), jnp.zeros(())
+    return capsules.Capsules(*parts)
+
+
+def test_a_refit_is_a_weighted_least_squares_fit():
+    """Of one point to each vote by a similarity, and of a mean where a vote explains two points."""
+    first, truth = (similarity(*of) for of in ((0.3, 0.0, (0.0, 0.0)), (0.4, 30.0, (0.1, -0.2))))
+    start, points = at([first, first]), at([truth, truth]).votes[0]
+    responsibility = np.zeros((5, 2, 4), np.float32)
+    responsibility[np.arange(4), 0, np.arange(4)] = 1
+    five = jnp.concatenate([points, jnp.asarray([[9.0, 9.0]])])  # the last one is absent
+    explained = capsules.Explained(None, None, None, jnp.asarray(responsibility))
+    fitted = capsules.refit(five, jnp.asarray([1.0, 1, 1, 1, 0]), start, explained)
+    np.testing.assert_allclose(fitted.votes[0], points, atol=0.01)
+    np.testing.assert_allclose(fitted.pose[0], truth, atol=0.01)
+    np.testing.assert_allclose(fitted.pose[1], first, atol=1e-4)  # it explains nothing, and stays
+    np.testing.assert_allclose(fitted.votes, at(list(fitted.pose)).votes, atol=1e-5)
+    np.testing.assert_allclose(np.exp(fitted.log_presence), [4.01 / 4.02, 0.01 / 4.02], rtol=1e-5)
+    np.testing.assert_allclose(fitted.scale, 0.01, atol=2e-3)
+
+    noisy = points + jax.random.normal(jax.random.key(0), (4, 2)) * 0.05
+    fitted = capsules.refit(noisy, jnp.ones(4), start, explained._replace(responsibility=explained.responsibility[:4]))
+    # x + iy = a o + b, in real numbers
+    rows = [[x, -y, 1, 0] for x, y in OFFSETS[0]] + [[y, x, 0, 1] for x, y in OFFSETS[0]]
+    exact, *_ = np.linalg.lstsq(np.array(rows), np.asarray(noisy).T.reshape(-1), rcond=None)
+    np.testing.assert_allclose(
+        fitted.pose[0], [[exact[0], -exact[1], exact[2]], [exact[1], exact[0], exact[3]]], atol=0.01
+    )
+    error = np.square(np.asarray(noisy - fitted.votes[0])).sum() / 8
+    np.testing.assert_allclose(fitted.scale, np.sqrt(error + 1e-4), rtol=1e-3)

@@ -8,6 +8,7 @@ import pytest
 
 from objcentric.errors import UserError
 from objcentric.models import capsules, ccae
+from objcentric.nn import poses
 
 SMALL = ccae.Config(hidden=8, blocks=1, heads=2, units=4, features=6, noise=2.0)
 POINTS = jax.random.uniform(jax.random.key(3), (7, 2), minval=-1.0)
@@ -78,3 +79,31 @@ def test_the_winner_has_the_best_component():
 def test_what_makes_no_sense_is_refused(fields, said):
     with pytest.raises(UserError, match=said):
         dataclasses.replace(SMALL, **fields)
+
+
+def test_refining_finds_shapes_from_rough_poses():
+    """A square and a triangle, from poses that are off and a third capsule where nothing is."""
+    config = dataclasses.replace(SMALL, pose="matrix", similarity=True, scale="scene", deformable=False, noise=0.0)
+    square, triangle = ([[-1, -1], [-1, 1], [1, 1], [1, -1]], [[-1, -1], [-1, 1], [1, -1], [-1, -1]])
+    offsets = jnp.asarray([square, triangle, square], jnp.float32)
+    true = jnp.concatenate(
+        [0.3 * offsets[0] + jnp.array([[-0.4, 0.1]]), 0.2 * offsets[1, :3] + jnp.array([[0.3, 0.0]])]
+    )
+    points, presence = jnp.concatenate([true, jnp.zeros((1, 2))]), jnp.asarray([1.0] * 7 + [0.0])
+    rough = [(0.25, (-0.3, 0.2)), (0.28, (0.2, -0.15)), (0.3, (0.1, 0.2))]
+    pose = jnp.stack([jnp.asarray([[s, 0.1, x], [-0.1, s, y]], jnp.float32) for s, (x, y) in rough])
+    votes = jax.vmap(poses.move)(pose, offsets)
+    start = capsules.Capsules(jnp.zeros(3), jnp.zeros((3, 4)), pose, votes, jnp.full((3, 4), 0.1), jnp.zeros(()))
+    explained = capsules.explain_points(points, start, mixture="normalised", dummy=0.0)
+    seen = ccae.Seen(start, explained, capsules.winner(explained))
+    refine = jax.jit(ccae.make(config).refine, static_argnums=3)
+    better = refine(points, presence, seen, 20)
+    first, second = np.unique(better.winner[:4]), np.unique(better.winner[4:7])
+    assert len(first) == len(second) == 1 and first != second
+    assert (better.explained.log_likelihood[:7] > explained.log_likelihood[:7]).all()
+    for point in true:
+        assert np.min(np.linalg.norm(better.capsules.votes - point[None, None], axis=-1)) < 0.02
+    moved = refine(points.at[7].set(5.0), presence, seen, 20)  # what is absent does not matter
+    np.testing.assert_allclose(moved.capsules.votes, better.capsules.votes, atol=1e-6)
+    same = refine(points, presence, seen, 0)
+    assert float(jnp.sum(same.explained.log_likelihood[:7])) >= float(jnp.sum(explained.log_likelihood[:7])) - 1e-4

@@ -17,6 +17,7 @@ from objcentric.nn import poses
 PARTS = ("points", "poses", "plain_points")
 MIXTURES = ("normalised", "unnormalised")
 SCALES = ("vote", "scene")
+_PULL, _EXACT = 0.01, 0.01  # of `refit`: points that a vote counts as; the least standard deviation
 
 
 class Capsules(NamedTuple):
@@ -35,6 +36,7 @@ class Explained(NamedTuple):
 
     log_likelihood: Array  # [M] log p(x_m)
     log_joint: Array  # [M, K, n] log a_k a_{k,n} p(x_m | k, n): the logarithm of the posterior in equation 6.11
+    log_share: Array  # [M, K, n] logarithm of what each adds to p(x_m)
     responsibility: Array  # [M, K, n] share of the mixture, which a dummy keeps below 1 in sum
 
 
@@ -129,6 +131,37 @@ def explain_poses(pose: Array, capsules: Capsules, *, mixture: str, dummy: float
     return _mixture(log_weight[..., None], log_density[..., None], capsules, mixture, dummy)
 
 
+def refit(points: Array, presence: Array, capsules: Capsules, explained: Explained) -> Capsules:
+    """A maximisation step, given the responsibilities for points ``[M, 2]`` with ``presence [M]``, 0 or 1.
+
+    Each capsule is moved by the similarity that brings its votes nearest to the points that they explain, in the sense
+    of weighted least squares. Presences become shares of points that capsules explain, and all votes have one standard
+    deviation, `_EXACT` at least. Each vote counts as `_PULL` points more, which are where it is.
+    """
+    weight = explained.responsibility * presence[:, None, None]
+    mass = jnp.sum(weight, 0) + _PULL  # [K, N]
+    target = (jnp.einsum("mkn,md->knd", weight, points) + _PULL * capsules.votes) / mass[..., None]
+    total = jnp.sum(mass, 1)
+    middle, goal = (jnp.einsum("kn,knd->kd", mass, places) / total[:, None] for places in (capsules.votes, target))
+    before, after = capsules.votes - middle[:, None], target - goal[:, None]
+    size = jnp.einsum("kn,knd,knd->k", mass, before, before) + 1e-6
+    along = jnp.einsum("kn,knd,knd->k", mass, before, after) / size
+    across = jnp.einsum("kn,kn->k", mass, before[..., 0] * after[..., 1] - before[..., 1] * after[..., 0]) / size
+    linear = jnp.stack([jnp.stack([along, -across], -1), jnp.stack([across, along], -1)], -2)
+    shift = goal - jnp.einsum("kij,kj->ki", linear, middle)
+    moved = jnp.concatenate([linear, shift[..., None]], -1)
+    votes = poses.move(moved, capsules.votes)
+    error = jnp.sum(jnp.square(points[:, None, None] - votes[None]), -1)
+    variance = jnp.sum(weight * error) / jnp.maximum(2 * jnp.sum(weight), 1e-3)
+    explains = jnp.sum(weight, (0, 2)) + _PULL
+    return capsules._replace(
+        log_presence=jnp.log(explains / jnp.sum(explains)),
+        pose=poses.compose(moved, capsules.pose),
+        votes=votes,
+        scale=jnp.full_like(capsules.scale, 1.0) * jnp.sqrt(variance + _EXACT**2),
+    )
+
+
 def winner(explained: Explained) -> Array:
     """int ``[M]``: the capsule that has the component of highest posterior probability (section 6.2.1)."""
     return jnp.argmax(jnp.max(explained.log_joint, -1), -1)
@@ -144,10 +177,10 @@ def _mixture(log_weight: Array, log_density: Array, capsules: Capsules, mixture:
       dummy: weight times density of a component that explains what no capsule does; 0: there is none.
     """
     log_joint = log_weight + log_density
-    log_scaled = log_joint
+    log_share = log_joint
     if mixture == "normalised":
-        log_scaled -= jax.nn.logsumexp(capsules.log_presence[:, None] + capsules.log_vote_presence)
-    log_likelihood = jax.nn.logsumexp(log_scaled, (1, 2))
+        log_share -= jax.nn.logsumexp(capsules.log_presence[:, None] + capsules.log_vote_presence)
+    log_likelihood = jax.nn.logsumexp(log_share, (1, 2))
     if dummy:
         log_likelihood = jnp.logaddexp(log_likelihood, jnp.log(dummy))
-    return Explained(log_likelihood, log_joint, jnp.exp(log_scaled - log_likelihood[:, None, None]))
+    return Explained(log_likelihood, log_joint, log_share, jnp.exp(log_share - log_likelihood[:, None, None]))

@@ -4,6 +4,7 @@ Everything speaks of one scene of N points; a capsule makes ``num_votes`` candid
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -57,6 +58,9 @@ class Config:
             raise UserError("model.decoder='baseline' has points that do not depend on the input: set model.deformable")
 
 
+_ABSENT = -1e3  # logarithm of the presence of a capsule that is left out
+
+
 class Seen(NamedTuple):
     """What the model makes of a scene."""
 
@@ -68,6 +72,7 @@ class Seen(NamedTuple):
 class CCAE(NamedTuple):
     init: Callable  # (key) -> params
     infer: Callable  # (params, key, points [N, 2], presence [N]) -> Seen; without a key (None) there is no noise
+    refine: Callable  # (points [N, 2], presence [N], seen, num_steps) -> Seen, by expectation-maximisation
 
 
 def make(config: Config) -> CCAE:
@@ -99,10 +104,35 @@ def make(config: Config) -> CCAE:
         features = encoder.apply(params["inference"], points, presence)
         noise = presence_noise(key, config.noise, (config.num_capsules,), (config.num_capsules, config.num_votes))
         seen = decoder.apply(params["generative"], features, *noise)
-        explained = capsules.explain_points(points, seen, mixture=config.mixture, dummy=config.dummy)
+        explained = explained_by(points, seen)
         return Seen(seen, explained, capsules.winner(explained))
 
-    return CCAE(init, infer)
+    def explained_by(points: Array, seen: Capsules) -> Explained:
+        return capsules.explain_points(points, seen, mixture=config.mixture, dummy=config.dummy)
+
+    def refine(points: Array, presence: Array, seen: Seen, num_steps: int) -> Seen:
+        """The likeliest of what expectation-maximisation makes of each choice of some capsules, those of ``seen``.
+
+        The encoder tells roughly who is where; for shapes that are known the rest is a matter of least squares. Where
+        it is unsure it takes more capsules than there are constellations, and leaving some out is a better start.
+        """
+        choices = jnp.asarray(list(itertools.product((0.0, 1.0), repeat=config.num_capsules))[1:])
+
+        def one(chosen: Array) -> tuple[Array, Seen]:
+            start = seen.capsules._replace(log_presence=jnp.where(chosen > 0, seen.capsules.log_presence, _ABSENT))
+
+            def step(carry: tuple, _: None) -> tuple[tuple, None]:
+                better = capsules.refit(points, presence, *carry)
+                return (better, explained_by(points, better)), None
+
+            (better, explained), _ = jax.lax.scan(step, (start, explained_by(points, start)), None, num_steps)
+            fit = jnp.sum(jnp.where(presence > 0, explained.log_likelihood, 0.0))
+            return fit, Seen(better, explained, capsules.winner(explained))
+
+        fits, better = jax.vmap(one)(choices)
+        return jax.tree.map(lambda leaf: leaf[jnp.argmax(fits)], better)
+
+    return CCAE(init, infer, refine)
 
 
 def presence_noise(key: Array | None, width: float, *shapes: tuple[int, ...]) -> tuple[Array | None, ...]:
