@@ -29,8 +29,8 @@ def get_config(variant: str = "fast") -> ConfigDict:
     config.losses = losses()
     config.curriculum = curriculum()
     config.optimizer.update(learning_rate=1e-3, warmup_steps=1_000, clip_norm=1.0)
-    config.train.update(num_steps=100_000, batch_size=64, inner_steps=500, log_every=500)
-    config.train.update(eval_every=5_000, checkpoint_every=5_000)
+    config.train.update(num_steps=14_000, batch_size=64, inner_steps=500, log_every=500)
+    config.train.update(eval_every=2_000, checkpoint_every=5_000)
     config.evaluate = evaluate()
     if variant.endswith("baseline"):
         config.model.decoder = "baseline"
