@@ -86,8 +86,8 @@ COMPARISONS = (
         columns={"error": "error", "encoder_error": "error of the encoder alone", "capsules": "capsules there"},
         thesis={"CCAE, its best": (0.028, 0.028, None), "baseline": (0.26, 0.26, None)},
         ours=("ccae", "ccae_baseline"),
-        note="Our CCAE's explanations are refined by expectation-maximisation, which knows the shapes that capsules have"
-        " learnt; the thesis' and both baselines are those of encoders. The thesis trains for 300,000 steps.",
+        note="Our CCAE's explanations are refined by expectation-maximisation, which knows the shapes that capsules"
+        " have learnt; the thesis' and both baselines are those of encoders. The thesis trains for 300,000 steps.",
     ),
     Comparison(
         title="Table 6.3.1: classes of MNIST's digits without labels, on 40x40 pixels",
@@ -102,8 +102,8 @@ COMPARISONS = (
         },
         thesis={"SCAE": (0.980, 0.985, 0.985, 0.989, None, None, 0.922)},
         ours=("scae_mnist40",),
-        note="Ours are of the posterior's masses, but where a column says presences, a priori; clusters and classifiers are"
-        " fitted to training images, scores are of test images. The thesis speaks of presences, and does not tell which"
-        " of the two. Its last figure is of affNIST itself.",
+        note="Ours are of the posterior's masses, but where a column says presences, a priori; clusters and classifiers"
+        " are fitted to training images, scores are of test images. The thesis speaks of presences, and does not tell"
+        " which of the two. Its last figure is of affNIST itself.",
     ),
 )
