@@ -22,6 +22,7 @@ WEIGHTS = ("likelihood", "too_few", "deformation") + tuple(
     f"{kind}_{axis}" for kind in ("prior", "posterior") for axis in ("within", "between")
 )
 _NONE = -1e9  # logarithm of what a point that is absent adds; finite, for a scene may have none
+EXEMPLARS = 16  # scenes among which one is chosen for each capsule
 MOST = 5  # capsules whose every choice is tried where explanations are refined
 TYPICAL = 0.04  # "consistently achieves below 4% error" (thesis): a run with more of it has failed
 
@@ -38,13 +39,21 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         """What goes from ``start`` to ``end`` while constellations come to be there with probability data.keep."""
         return schedules.geometric(start, end, config.curriculum.steps, config.curriculum.begin)(step)
 
+    def exemplar(key: Array) -> Array:
+        """Offsets ``[num_votes, 2]``: points of one of some scenes, one that has as many as there are votes, if any.
+
+        A capsule that begins with fewer has votes that coincide, and could not explain larger constellations.
+        """
+        scenes = constellations.batch(world, jax.random.split(key, EXEMPLARS), config.curriculum.keep)
+        many = jnp.sum(scenes.presence, 1)
+        best = jnp.argmax(jnp.where(many <= config.model.num_votes, many, 0))
+        return offsets(scenes.points[best], scenes.presence[best], config.model.num_votes)
+
     def init(key: Array) -> tuple[dict, tuple]:
         params = model.init(key)
         if config.curriculum.exemplars:
             keys = jax.random.split(jax.random.fold_in(key, 1), num_capsules)
-            scenes = constellations.batch(world, keys, config.curriculum.keep)
-            static = jax.vmap(offsets, (0, 0, None))(scenes.points, scenes.presence, config.model.num_votes)
-            params["generative"]["params"]["static"] = static
+            params["generative"]["params"]["static"] = jax.vmap(exemplar)(keys)
         return params, ()
 
     def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
