@@ -63,7 +63,7 @@ def fast(config: ConfigDict) -> None:
     config.data.allow_empty = False
     if config.model.decoder != "baseline":  # whose features tell location, precision and presence of each point
         config.model.update(pose="matrix", scale="scene", vote_presence=False, similarity=True, deformable=False)
-        config.losses.refine, config.evaluate.refine = 8, 20
+        config.losses.refine, config.evaluate.refine = 8, 50
     config.losses.update(prior_within=0.0, prior_between=0.0, too_few=0.0)
     config.losses.update(posterior_within=5.0, posterior_between=5.0)
     config.curriculum.update(keep=0.02, posterior=0.02, begin=2_000, steps=2_000, exemplars=True)

@@ -243,7 +243,7 @@ def test_what_failed():
         ({"data__keep": 2.0}, "data.keep=2.0 must lie"),
         ({"losses__refine": -1}, "losses.refine=-1: use 0, for none, or more"),
         ({"model__similarity": False}, "losses.refine=8 fits similarities of known shapes: set model.similarity"),
-        ({"model__num_capsules": 6, "losses__refine": 0}, "evaluate.refine=20 fits .* num_capsules to 5 at most"),
+        ({"model__num_capsules": 6, "losses__refine": 0}, "evaluate.refine=50 fits .* num_capsules to 5 at most"),
     ],
 )
 def test_what_makes_no_sense_is_refused(fields, said):
