@@ -84,10 +84,9 @@ def data() -> ConfigDict:
     c.scale = (1.0, 4.0)  # smallest and largest, in units of half a square's side; uniform in between
     c.rotation = 180.0  # uniform in +-rotation, degrees (release: 90)
     c.shift = 6.0  # uniform in +-shift along each axis, in the units of scale
-    c.normalise = (
-        "example"  # what is scaled into [-1, 1]^2 as one: an 'example', or the whole 'world', nearly as in the
-    )
-    # release, which scales a hundred batches as one
+    # What is scaled into [-1, 1]^2 as one: an 'example', or the whole 'world', nearly as in the release, which scales a
+    # hundred batches as one.
+    c.normalise = "example"
     c.allow_empty = True  # whether scenes may have no point; else they are drawn anew
     c.num_train = 10_000  # has no effect: training scenes are drawn anew in each step
     c.num_valid = 2_000
