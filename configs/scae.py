@@ -22,8 +22,7 @@ from ml_collections import ConfigDict
 
 from configs import base, ccae
 
-DIGITS = ("embedded", "mnist", "mnist40", "affnist")
-DATA = (*DIGITS, "svhn", "cifar10", "own")
+DATA = ("embedded", "mnist", "mnist40", "affnist", "svhn", "cifar10", "own")
 PRESETS = ("thesis", "release")
 VARIANTS = (*DATA, *(f"{data}_{preset}" for data in DATA[1:] for preset in PRESETS))
 # Table 6.A.2: weights of the likelihood of parts; prior within, between; posterior within, between.

@@ -18,6 +18,7 @@ from objcentric.errors import UserError
 from objcentric.metrics import boxes as box_metrics
 from objcentric.metrics import counting
 from objcentric.models import air
+from objcentric.models.model import fields_of
 from objcentric.training import schedules, targets
 from objcentric.training.experiment import Experiment
 
@@ -239,7 +240,7 @@ def in_order(generate: Callable) -> Callable:
 
 def model_config(config: ConfigDict, canvas: tuple[int, int, int]) -> air.Config:
     """The model's typed config; the canvas comes from the data."""
-    fields = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in config.model.items()}
+    fields = fields_of(config.model)
     return air.Config(canvas=tuple(canvas), **{name: fields[name] for name in fields if name not in SCHEDULED})
 
 

@@ -18,6 +18,7 @@ from objcentric.errors import UserError
 from objcentric.metrics import boxes as box_metrics
 from objcentric.metrics import counting, tracking
 from objcentric.models import sqair
+from objcentric.models.model import fields_of
 from objcentric.plots_sequences import Strip
 from objcentric.training import schedules, targets
 from objcentric.training.experiment import Experiment
@@ -263,7 +264,7 @@ def strip(name: str, frames: dict) -> Strip:
 
 def model_config(config: ConfigDict, canvas: tuple[int, int, int], num_frames: int) -> sqair.Config:
     """The model's typed config; canvas and length come from the data."""
-    fields = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in config.model.items()}
+    fields = fields_of(config.model)
     fields = {name: value for name, value in fields.items() if name not in SCHEDULED}
     return sqair.Config(canvas=tuple(canvas), num_frames=num_frames, **fields)
 

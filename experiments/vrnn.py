@@ -13,6 +13,7 @@ from experiments.evaluation import in_batches
 from objcentric.data import loader
 from objcentric.errors import UserError
 from objcentric.models import vrnn
+from objcentric.models.model import fields_of
 from objcentric.plots_sequences import Strip
 from objcentric.training import schedules, targets
 from objcentric.training.experiment import Experiment
@@ -106,8 +107,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
 def model_config(config: ConfigDict, canvas: tuple[int, int, int], num_frames: int) -> vrnn.Config:
     """The model's typed config; canvas and length come from the data."""
-    fields = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in config.model.items()}
-    return vrnn.Config(canvas=canvas, num_frames=num_frames, **fields)
+    return vrnn.Config(canvas=canvas, num_frames=num_frames, **fields_of(config.model))
 
 
 def check(config: ConfigDict, data: loader.Data) -> None:

@@ -196,6 +196,7 @@ def test_a_run_whose_v1_began_with_a_file_does_not_need_it(tmp_path):
         ({"boxes": " "}, "holds no lines `y0 x0 y1 x1`"),
         ({"output": "boxes.gif"}, "boxes.txt would be written, but is read"),
         ({"step": -1}, "--frame_step=-1: use 1 or more"),
+        ({"step": 0}, "--frame_step=0: use 1 or more"),
         ({"boxes": None}, "has no ground truth to begin with: give --boxes=FILE"),
         ({"output": "tracked.webm"}, "name it .mp4, .avi or .gif"),
         ({"video": "nothing"}, "there is no"),

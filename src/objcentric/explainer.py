@@ -16,6 +16,7 @@ from objcentric import plots_capsules
 from objcentric.data import labelled
 from objcentric.errors import UserError
 from objcentric.models import capsules, ocae, pcae, scae
+from objcentric.models.model import fields_of
 from objcentric.training import schedules
 from objcentric.training.experiment import Experiment
 from objcentric.training.restore import Run, restore_run
@@ -119,18 +120,15 @@ def make(config: ConfigDict) -> scae.SCAE:
 
 def model_configs(config: ConfigDict) -> tuple[pcae.Config, ocae.Config]:
     """Typed, of config.model; the canvas is that of the data."""
+    fields = fields_of(config.model)
     parts, objects = (
-        {field: _tuple(config.model[field]) for field in kind.__dataclass_fields__ if field in config.model}
+        {field: fields[field] for field in kind.__dataclass_fields__ if field in fields}
         for kind in (pcae.Config, ocae.Config)
     )
     known = {*parts, *objects}
     if unknown := [name for name in config.model if name not in known]:
         raise UserError(f"model.{unknown[0]} is unknown: see configs/scae.py")
     return pcae.Config(canvas=tuple(config.data.canvas), **parts), ocae.Config(**objects)
-
-
-def _tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list | tuple) else value
 
 
 def skeleton(config: ConfigDict) -> Experiment:

@@ -30,6 +30,7 @@ from objcentric.data import frames as decoded
 from objcentric.data import mot, video
 from objcentric.errors import UserError
 from objcentric.models import hart, ratm
+from objcentric.models.model import fields_of
 from objcentric.nn import appearance
 from objcentric.training import schedules, workdir
 from objcentric.training.experiment import Experiment
@@ -125,7 +126,7 @@ def make(config: ConfigDict, num_objects: int) -> tuple[hart.Tracker, tuple[int,
     """The tracker that a config of experiment 'hart' describes, and the canvas (H, W, C) that it sees."""
     c = config.data
     canvas = (c.side, c.side, 3) if c.name == "circles" else (*c.frame_size, 1 if c.grey else 3)
-    fields = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in config.model.items()}
+    fields = fields_of(config.model)
     kind, _ = fields.pop("tracker"), fields.pop("v1_weights")
     if kind not in ("hart", "ratm"):
         raise UserError(f"model.tracker={kind!r} is unknown: use 'hart' (also MOHART) or 'ratm'")
@@ -193,7 +194,9 @@ def main(argv: list[str] | None = None) -> int:
     output = Path(arguments.output)
     table = output.with_suffix(".txt")
     try:
-        step = arguments.frame_step or workdir.read_config(Path(arguments.run)).data.get("frame_step", 1)
+        step = arguments.frame_step
+        if step is None:
+            step = workdir.read_config(Path(arguments.run)).get("data", {}).get("frame_step", 1)
         if step < 1:
             raise UserError(f"--frame_step={step}: use 1 or more")
         inputs = [Path(name).resolve() for name in (arguments.video, arguments.boxes) if name]

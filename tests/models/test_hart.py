@@ -296,6 +296,10 @@ def follow_maps(config: hart.Config) -> jax.Array:
         ({"zoneout": 1.0}, "zoneout"),
         ({"glimpse_size": (2, 8)}, "glimpse_size"),
         ({"hidden": 0}, "hidden"),
+        ({"glimpse_size": (8,)}, "glimpse_size=.* use two numbers"),
+        ({"cnn_features": (4, 4)}, "cnn_features=.* use three numbers"),
+        ({"cnn_features": (4, 0, 4)}, "cnn_features=.* use three numbers"),
+        ({"margin": float("nan")}, "margin=nan: use 0 or more"),
     ],
 )
 def test_bad_configs_are_refused(change, said):

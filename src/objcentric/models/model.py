@@ -1,7 +1,7 @@
 """What every latent-variable model here is made of: pure functions for one datum and one particle."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -114,6 +114,11 @@ limit_gradients.defvjp(_limit_forward, _limit_backward)
 def frame_keys(key: Array, num_frames: int) -> Array:
     """Keys ``[T]``, of which the first ones are those of a shorter sequence."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_frames))
+
+
+def fields_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a config.model as typed configs, which are hashable, take them: tuples for lists."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
 
 
 def check_fields(config: Any, *, choices: dict[str, Sequence[str]], positive: Sequence[str]) -> None:
