@@ -63,7 +63,9 @@ def fast(config: ConfigDict) -> None:
     config.data.allow_empty = False
     if config.model.decoder != "baseline":  # whose features tell location, precision and presence of each point
         config.model.update(pose="matrix", scale="scene", vote_presence=False, similarity=True, deformable=False)
-        config.losses.refine, config.evaluate.refine = 8, 50
+        config.losses.refine, config.evaluate.refine = 8, 20
+    else:
+        config.train.num_steps = 22_000  # for they take less time: nothing is refined
     config.losses.update(prior_within=0.0, prior_between=0.0, too_few=0.0)
     config.losses.update(posterior_within=5.0, posterior_between=5.0)
     config.curriculum.update(keep=0.02, posterior=0.02, begin=2_000, steps=2_000, exemplars=True)
@@ -132,6 +134,7 @@ def losses() -> ConfigDict:
     # Steps of expectation-maximisation that refine an explanation of a scene: see objcentric.models.ccae. What points
     # belong to is then taken from it for the likelihood, more and more so while constellations come in; 0: none.
     c.refine = 0
+    c.starts = 1  # of them: the explanation itself and, if above 1, disturbed ones
     return c
 
 
@@ -151,4 +154,5 @@ def evaluate() -> ConfigDict:
     c.batch_size = 500
     c.num_pictures = 10  # scenes shown in the picture
     c.refine = 0  # steps, as of losses.refine, before points are assigned; 0: as the encoder has it (thesis)
+    c.starts = 4  # as losses.starts
     return c

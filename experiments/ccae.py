@@ -58,7 +58,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
     def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
         # Scenes are cheap: each step has new ones, by its own keys, and the rows of the split do not matter.
-        keys = jax.vmap(jax.random.split)(keys)
+        keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
         scenes = constellations.batch(world, keys[:, 0], annealed(config.curriculum.keep, world.keep, step))
         seen = jax.vmap(model.infer, (None, 0, 0, 0))(params, keys[:, 1], scenes.points, scenes.presence)
         log_prior = jax.vmap(capsules.log_prior_presence)(seen.capsules)
@@ -74,7 +74,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         log_likelihood = jnp.mean(jnp.sum(seen.explained.log_likelihood * scenes.presence, -1))
         bound = log_likelihood
         if c.refine:
-            better = jax.vmap(bound_of)(scenes.points, scenes.presence, seen)
+            better = jax.vmap(bound_of)(keys[:, 2], scenes.points, scenes.presence, seen)
             share = jnp.clip((step - config.curriculum.begin) / max(config.curriculum.steps, 1), 0.0, 1.0)
             bound = (1 - share) * log_likelihood + share * jnp.mean(better)
         terms = {
@@ -89,21 +89,23 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         told = {"log_likelihood": log_likelihood, "capsules": jnp.mean(jnp.sum(presence, -1))}
         return total, (terms | told, aux)
 
-    def bound_of(points: Array, presence: Array, seen: ccae.Seen) -> Array:
+    def bound_of(key: Array, points: Array, presence: Array, seen: ccae.Seen) -> Array:
         """Log-likelihood of a scene, but for an entropy, if points belong to what a refined explanation says.
 
         Left to itself an encoder that is unsure hedges: its capsules share points, at wide standard deviations.
         """
-        known = jax.lax.stop_gradient(model.refine(points, presence, jax.lax.stop_gradient(seen), c.refine))
+        fixed = jax.lax.stop_gradient(seen)
+        known = jax.lax.stop_gradient(model.refine(key, points, presence, fixed, c.refine, c.starts))
         return jnp.sum(known.explained.responsibility * seen.explained.log_share, (1, 2)) @ presence
 
     @jax.jit
     def look(params: dict, rows: dict, keys: Array) -> dict:
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(config.data.seed), rows["seed"])
-        scenes = constellations.batch(world, keys)
+        which = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(config.data.seed), rows["seed"])
+        scenes = constellations.batch(world, which)
         seen = jax.vmap(model.infer, (None, None, 0, 0))(params, None, scenes.points, scenes.presence)
-        refine = jax.vmap(functools.partial(model.refine, num_steps=config.evaluate.refine))
-        better = refine(scenes.points, scenes.presence, seen) if config.evaluate.refine else seen
+        e = config.evaluate
+        refine = jax.vmap(functools.partial(model.refine, num_steps=e.refine, num_starts=e.starts))
+        better = refine(keys, scenes.points, scenes.presence, seen) if e.refine else seen
         return {
             **scenes._asdict(),
             "winner": better.winner,
@@ -193,6 +195,8 @@ def check(config: ConfigDict) -> None:
         steps = config[part].refine
         if steps < 0:
             raise UserError(f"{part}.refine={steps}: use 0, for none, or more")
+        if config[part].starts < 1:
+            raise UserError(f"{part}.starts={config[part].starts} must be at least 1")
         if steps and not (m.decoder == "capsules" and m.similarity and m.scale == "scene" and m.num_capsules <= MOST):
             raise UserError(
                 f"{part}.refine={steps} fits similarities of known shapes: set model.similarity, model.scale='scene',"

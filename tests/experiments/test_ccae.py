@@ -242,8 +242,9 @@ def test_what_failed():
         ({"model__decoder": "mlp"}, "model.decoder='mlp' is unknown"),
         ({"data__keep": 2.0}, "data.keep=2.0 must lie"),
         ({"losses__refine": -1}, "losses.refine=-1: use 0, for none, or more"),
+        ({"evaluate__starts": 0}, "evaluate.starts=0 must be at least 1"),
         ({"model__similarity": False}, "losses.refine=8 fits similarities of known shapes: set model.similarity"),
-        ({"model__num_capsules": 6, "losses__refine": 0}, "evaluate.refine=50 fits .* num_capsules to 5 at most"),
+        ({"model__num_capsules": 6, "losses__refine": 0}, "evaluate.refine=20 fits .* num_capsules to 5 at most"),
     ],
 )
 def test_what_makes_no_sense_is_refused(fields, said):

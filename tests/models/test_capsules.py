@@ -244,3 +244,22 @@ def test_a_refit_is_a_weighted_least_squares_fit():
     )
     error = np.square(np.asarray(noisy - fitted.votes[0])).sum() / 8
     np.testing.assert_allclose(fitted.scale, np.sqrt(error + 1e-4), rtol=1e-3)
+
+
+def test_disturbed_capsules_keep_their_shapes_and_what_poses_say_of_them():
+    offsets = jax.random.normal(jax.random.key(0), (3, 4, 2))
+    pose = jnp.broadcast_to(jnp.asarray([[0.3, -0.1, 0.2], [0.1, 0.3, -0.4]]), (3, 2, 3))
+    votes, scale = jax.vmap(poses.move)(pose, offsets), jnp.full((3, 4), 0.02)
+    seen = capsules.Capsules(jnp.zeros(3), jnp.zeros((3, 4)), pose, votes, scale, jnp.zeros(()))
+    other = capsules.disturb(jax.random.key(1), seen)
+    np.testing.assert_allclose(jax.vmap(poses.move)(other.pose, offsets), other.votes, atol=1e-5)
+
+    def distances(votes):
+        return np.linalg.norm(np.asarray(votes)[:, :, None] - np.asarray(votes)[:, None], axis=-1)
+
+    before, after = distances(seen.votes), distances(other.votes)
+    ratio = after[:, 0, 1:] / before[:, 0, 1:]
+    np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:, :1], ratio.shape), rtol=1e-4)
+    assert len({round(float(each), 3) for each in ratio[:, 0]}) == 3
+    assert (np.linalg.norm(other.votes.mean(1) - seen.votes.mean(1), axis=-1) > 0.01).all()
+    assert float(other.scale.min()) >= 0.1

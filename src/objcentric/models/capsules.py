@@ -18,6 +18,8 @@ PARTS = ("points", "poses", "plain_points")
 MIXTURES = ("normalised", "unnormalised")
 SCALES = ("vote", "scene")
 _PULL, _EXACT = 0.01, 0.01  # of `refit`: points that a vote counts as; the least standard deviation
+# Of `disturb`: radians and units of the scene, and the standard deviation of votes, with which a search begins.
+_TURN, _RESIZE, _SHIFT, _ROUGH = 1.6, 0.25, 0.2, 0.1
 
 
 class Capsules(NamedTuple):
@@ -147,9 +149,7 @@ def refit(points: Array, presence: Array, capsules: Capsules, explained: Explain
     size = jnp.einsum("kn,knd,knd->k", mass, before, before) + 1e-6
     along = jnp.einsum("kn,knd,knd->k", mass, before, after) / size
     across = jnp.einsum("kn,kn->k", mass, before[..., 0] * after[..., 1] - before[..., 1] * after[..., 0]) / size
-    linear = jnp.stack([jnp.stack([along, -across], -1), jnp.stack([across, along], -1)], -2)
-    shift = goal - jnp.einsum("kij,kj->ki", linear, middle)
-    moved = jnp.concatenate([linear, shift[..., None]], -1)
+    moved = _similarity(along, across, middle, goal)
     votes = poses.move(moved, capsules.votes)
     error = jnp.sum(jnp.square(points[:, None, None] - votes[None]), -1)
     variance = jnp.sum(weight * error) / jnp.maximum(2 * jnp.sum(weight), 1e-3)
@@ -160,6 +160,28 @@ def refit(points: Array, presence: Array, capsules: Capsules, explained: Explain
         votes=votes,
         scale=jnp.full_like(capsules.scale, 1.0) * jnp.sqrt(variance + _EXACT**2),
     )
+
+
+def disturb(key: Array, capsules: Capsules) -> Capsules:
+    """Capsules of points, each turned, resized and shifted at random about its votes' mean: another start to refit."""
+    turn_key, size_key, shift_key = jax.random.split(key, 3)
+    middle = jnp.mean(capsules.votes, 1)
+    angle = jax.random.uniform(turn_key, (len(middle),), minval=-_TURN, maxval=_TURN)
+    size = jnp.exp(_RESIZE * jax.random.normal(size_key, (len(middle),)))
+    goal = middle + _SHIFT * jax.random.normal(shift_key, middle.shape)
+    moved = _similarity(size * jnp.cos(angle), size * jnp.sin(angle), middle, goal)
+    return capsules._replace(
+        pose=poses.compose(moved, capsules.pose),
+        votes=poses.move(moved, capsules.votes),
+        scale=jnp.maximum(capsules.scale, _ROUGH),
+    )
+
+
+def _similarity(along: Array, across: Array, middle: Array, goal: Array) -> Array:
+    """Maps ``[K, 2, 3]`` by [[along, -across], [across, along]] that take ``middle [K, 2]`` to ``goal [K, 2]``."""
+    linear = jnp.stack([jnp.stack([along, -across], -1), jnp.stack([across, along], -1)], -2)
+    shift = goal - jnp.einsum("kij,kj->ki", linear, middle)
+    return jnp.concatenate([linear, shift[..., None]], -1)
 
 
 def winner(explained: Explained) -> Array:

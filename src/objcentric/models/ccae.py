@@ -72,7 +72,9 @@ class Seen(NamedTuple):
 class CCAE(NamedTuple):
     init: Callable  # (key) -> params
     infer: Callable  # (params, key, points [N, 2], presence [N]) -> Seen; without a key (None) there is no noise
-    refine: Callable  # (points [N, 2], presence [N], seen, num_steps) -> Seen, by expectation-maximisation
+    # (key, points [N, 2], presence [N], seen, num_steps, num_starts) -> Seen, by expectation-maximisation; a key is
+    # needed for more than one start
+    refine: Callable
 
 
 def make(config: Config) -> CCAE:
@@ -110,29 +112,49 @@ def make(config: Config) -> CCAE:
     def explained_by(points: Array, seen: Capsules) -> Explained:
         return capsules.explain_points(points, seen, mixture=config.mixture, dummy=config.dummy)
 
-    def refine(points: Array, presence: Array, seen: Seen, num_steps: int) -> Seen:
-        """The likeliest of what expectation-maximisation makes of each choice of some capsules, those of ``seen``.
+    def refine(
+        key: Array | None, points: Array, presence: Array, seen: Seen, num_steps: int, num_starts: int = 1
+    ) -> Seen:
+        """The best of what expectation-maximisation makes of ``seen``, of each choice of some of its capsules.
 
         The encoder tells roughly who is where; for shapes that are known the rest is a matter of least squares. Where
         it is unsure it takes more capsules than there are constellations, and leaving some out is a better start.
+        Other starts than the first one are disturbed. Which is best is told by `information_criterion`.
         """
+        starts = jax.tree.map(lambda leaf: leaf[None], seen.capsules)
+        if num_starts > 1:
+            others = jax.vmap(capsules.disturb, (0, None))(jax.random.split(key, num_starts - 1), seen.capsules)
+            starts = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), starts, others)
         choices = jnp.asarray(list(itertools.product((0.0, 1.0), repeat=config.num_capsules))[1:])
 
-        def one(chosen: Array) -> tuple[Array, Seen]:
-            start = seen.capsules._replace(log_presence=jnp.where(chosen > 0, seen.capsules.log_presence, _ABSENT))
+        def one(start: Capsules, chosen: Array) -> tuple[Array, Seen]:
+            start = start._replace(log_presence=jnp.where(chosen > 0, start.log_presence, _ABSENT))
 
             def step(carry: tuple, _: None) -> tuple[tuple, None]:
                 better = capsules.refit(points, presence, *carry)
                 return (better, explained_by(points, better)), None
 
             (better, explained), _ = jax.lax.scan(step, (start, explained_by(points, start)), None, num_steps)
-            fit = jnp.sum(jnp.where(presence > 0, explained.log_likelihood, 0.0))
-            return fit, Seen(better, explained, capsules.winner(explained))
+            found = Seen(better, explained, capsules.winner(explained))
+            return information_criterion(presence, found), found
 
-        fits, better = jax.vmap(one)(choices)
-        return jax.tree.map(lambda leaf: leaf[jnp.argmax(fits)], better)
+        criteria, found = jax.vmap(jax.vmap(one, (None, 0)), (0, None))(starts, choices)
+        best = jnp.unravel_index(jnp.argmin(criteria), criteria.shape)
+        return jax.tree.map(lambda leaf: leaf[best], found)
 
     return CCAE(init, infer, refine)
+
+
+def information_criterion(presence: Array, seen: Seen) -> Array:
+    """How badly a scene is explained: less is better (Schwarz 1978, for all that capsules tell are their poses).
+
+    Nats of the points that are there, and for each of the four numbers of a similarity half the logarithm of how many
+    coordinates they are to explain. Without it a capsule that is not needed shrinks onto one point of another's.
+    """
+    fit = jnp.sum(jnp.where(presence > 0, seen.explained.log_likelihood, 0.0))
+    used = jax.nn.one_hot(seen.winner, len(seen.capsules.log_presence)) * presence[:, None]
+    numbers = 4 * jnp.sum(jnp.max(used, 0))
+    return numbers / 2 * jnp.log(jnp.maximum(2 * jnp.sum(presence), 1.0)) - fit
 
 
 def presence_noise(key: Array | None, width: float, *shapes: tuple[int, ...]) -> tuple[Array | None, ...]:
