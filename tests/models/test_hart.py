@@ -187,31 +187,6 @@ def test_appearance_attention_masks_features_from_the_second_frame_on():
     assert float(jnp.max(jnp.abs(starts[0] - starts[1]))) > 1e-4  # the given box is seen without a map
 
 
-def test_the_filters_of_the_dorsal_stream_follow_appearance():
-    from objcentric.nn.appearance import Dorsal
-
-    module, v1 = Dorsal(), jax.random.normal(jax.random.key(0), (4, 5, 6))
-    params = module.init(jax.random.key(1), v1, jnp.zeros(7))
-    logits, filters = module.apply(params, v1, jnp.zeros(7))
-    other, others = module.apply(params, v1, jax.random.normal(jax.random.key(2), (7,)))
-    assert logits.shape == (4, 5) and filters.shape == (6 * 5 + 9 * 5 * 5,)
-    assert float(jnp.max(jnp.abs(filters - others))) > 1e-3
-    assert float(jnp.max(jnp.abs(logits - other))) > 1e-4
-
-
-def test_dynamic_filters_are_convolutions():
-    from objcentric.nn.appearance import Dorsal
-
-    module, v1 = Dorsal(maps=2), jax.random.normal(jax.random.key(0), (4, 5, 3))
-    params = module.init(jax.random.key(1), v1, jnp.zeros(7))
-    logits, filters = module.apply(params, v1, jnp.ones(7))
-    x = jax.nn.elu(v1 @ filters[:6].reshape(3, 2))
-    kernel = filters[6:].reshape(3, 3, 2, 2)
-    x = jax.lax.conv_general_dilated(x[None], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))[0]
-    last = params["params"]["Dense_2"]
-    np.testing.assert_allclose(logits, (jax.nn.elu(x) @ last["kernel"])[..., 0] + last["bias"][0], rtol=1e-4, atol=1e-5)
-
-
 def test_guidance_tells_where_to_look():
     tracker, params = made(SMALL)
     x, there = video(), jnp.ones(3)

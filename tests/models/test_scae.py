@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from objcentric.errors import UserError
 from objcentric.models import capsules, ocae, pcae, scae
 
 PARTS = pcae.Config(
@@ -139,29 +138,6 @@ def test_objects_become_exemplars():
     assert all(not np.any(leaf) for leaf in others)
 
 
-@functools.cache
-def alone(encoder="set_transformer"):
-    model = ocae.make(dataclasses.replace(OBJECTS, object_encoder=encoder), 5, 7)
-    return model._replace(infer=jax.jit(model.infer)), jax.jit(model.init)(jax.random.key(0))
-
-
-@pytest.mark.parametrize(("encoder", "same"), [("set_transformer", True), ("mlp", False)])
-def test_the_order_of_parts(encoder, same):
-    model, params = alone(encoder)
-    parts, presence = jax.random.normal(jax.random.key(1), (5, 7)), jnp.asarray([0.9, 0.1, 0.5, 1.0, 0.3])
-    order = jnp.asarray([2, 0, 4, 1, 3])
-    seen, shuffled = (model.infer(params, None, *each) for each in ((parts, presence), (parts[order], presence[order])))
-    assert np.allclose(seen.pose, shuffled.pose, atol=1e-5) == same
-
-
-@pytest.mark.parametrize("encoder", ["set_transformer", "mlp"])
-def test_absent_parts_are_not_seen(encoder):
-    model, params = alone(encoder)
-    parts, presence = jax.random.normal(jax.random.key(1), (5, 7)), jnp.asarray([1.0, 0, 1, 1, 1])
-    seen, other = (model.infer(params, None, each, presence) for each in (parts, parts.at[1].set(9.0)))
-    np.testing.assert_allclose(seen.votes, other.votes, atol=1e-5)
-
-
 def test_pictures():
     model, _, params = made()
     seen = infer()
@@ -188,20 +164,3 @@ def test_it_learns_one_image(name):
     run, before, grads = slope(name)
     after, _ = run(jax.tree.map(lambda p, g: p + 1e-4 * g, made()[2], grads))
     assert after > before
-
-
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        ({"object_encoder": "cnn"}, "model.object_encoder='cnn' is unknown"),
-        ({"mixture": "mean"}, "model.mixture='mean' is unknown"),
-        ({"num_capsules": 0}, "model.num_capsules=0 must be positive"),
-        ({"noise": -1.0}, "model.noise=-1.0: use 0 or more"),
-        ({"pose": "polar"}, "model.pose='polar' is unknown"),
-        ({"vote_std": -1.0}, "model.vote_std=-1.0: use 0, to learn it, or more"),
-        ({"initial_presence": 1.0}, "model.initial_presence=1.0: use more than 0, and less than 1"),
-    ],
-)
-def test_what_makes_no_sense_is_refused(fields, said):
-    with pytest.raises(UserError, match=said):
-        dataclasses.replace(OBJECTS, **fields)

@@ -1,0 +1,77 @@
+"""OCAE alone: the encoders of parts, and what it makes of them."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from objcentric.errors import UserError
+from objcentric.models import capsules, ocae
+from objcentric.nn import poses
+
+OBJECTS = ocae.Config(num_capsules=4, blocks=1, heads=1, units=4, features=6, hidden=5)
+
+
+@functools.cache
+def alone(encoder="set_transformer", **fields):
+    model = ocae.make(dataclasses.replace(OBJECTS, object_encoder=encoder, **fields), 5, 7)
+    return model._replace(infer=jax.jit(model.infer)), jax.jit(model.init)(jax.random.key(0))
+
+
+@pytest.mark.parametrize(("encoder", "same"), [("set_transformer", True), ("mlp", False)])
+def test_the_order_of_parts(encoder, same):
+    model, params = alone(encoder)
+    parts, presence = jax.random.normal(jax.random.key(1), (5, 7)), jnp.asarray([0.9, 0.1, 0.5, 1.0, 0.3])
+    order = jnp.asarray([2, 0, 4, 1, 3])
+    seen, shuffled = (model.infer(params, None, *each) for each in ((parts, presence), (parts[order], presence[order])))
+    assert np.allclose(seen.pose, shuffled.pose, atol=1e-5) == same
+
+
+@pytest.mark.parametrize("encoder", ["set_transformer", "mlp"])
+def test_absent_parts_are_not_seen(encoder):
+    model, params = alone(encoder)
+    parts, presence = jax.random.normal(jax.random.key(1), (5, 7)), jnp.asarray([1.0, 0, 1, 1, 1])
+    seen, other = (model.infer(params, None, each, presence) for each in (parts, parts.at[1].set(9.0)))
+    np.testing.assert_allclose(seen.votes, other.votes, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", sorted(poses.KINDS))
+def test_votes_are_relations_seen_by_each_object(kind):
+    model, params = alone(pose=kind, vote_std=0.01)
+    parts, presence = jax.random.normal(jax.random.key(1), (5, 7)), jnp.ones(5)
+    seen, relations = model.infer(params, None, parts, presence), model.relations(params)
+    assert relations.shape == (4, 5, 2, 3) and seen.votes.shape == (4, 5, 2, 3)
+    np.testing.assert_allclose(seen.votes, poses.compose(seen.pose[:, None], relations), rtol=1e-4, atol=1e-5)
+    pose = seen.votes[2]  # parts that are where the third object says
+    explained = model.explain(seen, pose)
+    again = capsules.explain_poses(pose, seen, mixture=OBJECTS.mixture, dummy=OBJECTS.dummy)
+    jax.tree.map(np.testing.assert_array_equal, explained, again)
+    np.testing.assert_array_equal(capsules.winner(explained), 2)
+
+
+def test_noise_moves_presences_alone():
+    model, params = alone()
+    parts, presence = jax.random.normal(jax.random.key(1), (5, 7)), jnp.ones(5)
+    quiet, noisy = (model.infer(params, key, parts, presence) for key in (None, jax.random.key(2)))
+    assert (np.abs(quiet.log_presence - noisy.log_presence) > 1e-4).all()
+    np.testing.assert_array_equal(quiet.votes, noisy.votes)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"object_encoder": "cnn"}, "model.object_encoder='cnn' is unknown"),
+        ({"mixture": "mean"}, "model.mixture='mean' is unknown"),
+        ({"num_capsules": 0}, "model.num_capsules=0 must be positive"),
+        ({"noise": -1.0}, "model.noise=-1.0: use 0 or more"),
+        ({"pose": "polar"}, "model.pose='polar' is unknown"),
+        ({"vote_std": -1.0}, "model.vote_std=-1.0: use 0, to learn it, or more"),
+        ({"initial_presence": 1.0}, "model.initial_presence=1.0: use more than 0, and less than 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(fields, said):
+    with pytest.raises(UserError, match=said):
+        dataclasses.replace(OBJECTS, **fields)
