@@ -194,6 +194,7 @@ def losses() -> ConfigDict:
     c.posterior_within = 0.7
     c.posterior_between = 0.2
     c.deformation = 10.0  # half the squared norm of what in poses of parts in objects depends on the input
+    c.upright = 0.0  # how far poses of objects that are there are from upright ones of their parts' size
     return c
 
 
@@ -201,6 +202,7 @@ def curriculum() -> ConfigDict:
     c = ConfigDict()  # the thesis has none
     c.parts_alone = 0  # until this step parts alone are learnt, and poses of parts in objects become those of
     # exemplars, images of the training split; 0: all is learnt at once, from random poses
+    c.parts_fixed = False  # whether from then on objects alone are learnt, at a rate that begins anew; else all is
     return c
 
 

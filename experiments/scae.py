@@ -23,9 +23,10 @@ from objcentric.training import parallel
 from objcentric.training.experiment import Experiment, Stage
 
 FEATURES = ("prior", "posterior")  # vectors that classes are told from: capsules' presences, summed responsibilities
-WEIGHTS = ("image", "part_presence", "parts", "deformation") + tuple(
+WEIGHTS = ("image", "part_presence", "parts", "deformation", "upright") + tuple(
     f"{kind}_{axis}" for kind in ("prior", "posterior") for axis in ("within", "between")
 )
+TILT = 0.3
 UNUSED = 0.01  # a capsule that explains a smaller share of the parts of all images is out of use
 
 
@@ -74,12 +75,14 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         return jax.vmap(one)(batch["image"], keys)
 
     def of_all(params: dict, batch: dict, keys: Array) -> tuple[dict, dict]:
+        if config.curriculum.parts_fixed:
+            params = model.fix_parts(params)
         seen = infer_each(model.infer, params, batch, keys)
         features = jax.vmap(features_of)(seen)
         everyone = parallel.whole_batch(features)
         prior = sparsity.prior(everyone["prior"], c.num_classes, c.sparsity)
         posterior = sparsity.posterior(everyone["posterior"], everyone["log_joint"], c.sparsity)
-        terms, told = about_parts(seen.parts, seen.log_likelihood)
+        terms, told = ({}, {}) if config.curriculum.parts_fixed else about_parts(seen.parts, seen.log_likelihood)
         terms |= {
             "parts": -jnp.mean(seen.part_log_likelihood),
             "prior_within": prior[0],
@@ -87,6 +90,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             "posterior_within": posterior[0],
             "posterior_between": -posterior[1],  # what is there to be maximised
             "deformation": jnp.mean(seen.capsules.deformation),
+            "upright": jnp.mean(jax.vmap(tilt)(seen.capsules)),
         }
         objects_there = jnp.mean(jnp.sum(features["prior"], -1))
         return terms, told | {"part_log_likelihood": -terms["parts"], "objects_there": objects_there}
@@ -222,6 +226,15 @@ def num_fitted(config: ConfigDict, data: loader.Data) -> int:
     return min(config.evaluate.num_train or loader.size(data.train), loader.size(data.train))
 
 
+def tilt(seen: capsules.Capsules) -> Array:
+    """Half the squared distance of OVs' linear part from the identity, in units of `TILT`, of objects that are there.
+
+    Minus the logarithm of a normal density, but for a constant.
+    """
+    there = jax.lax.stop_gradient(jnp.exp(capsules.log_prior_presence(seen)))
+    return there @ jnp.sum(jnp.square((seen.pose[..., :2] - jnp.eye(2)[None]) / TILT), (1, 2)) / 2
+
+
 def features_of(seen: scae.Seen) -> dict[str, Array]:
     """Of an image `FEATURES`, each ``[K]``, and ``log_joint [K]``, see `sparsity.posterior`."""
     return {
@@ -306,6 +319,8 @@ def check(config: ConfigDict, data: loader.Data) -> None:
     alone, many = config.curriculum.parts_alone, loader.size(data.train)
     if not 0 <= alone < config.train.num_steps:
         raise UserError(f"curriculum.parts_alone={alone}: use 0 or more, and less than train.num_steps")
+    if config.curriculum.parts_fixed and not alone:
+        raise UserError("curriculum.parts_fixed=True would learn no parts: set curriculum.parts_alone")
     if alone and config.model.num_capsules > many:
         raise UserError(f"model.num_capsules={config.model.num_capsules} begin as exemplars: {many} images are too few")
     splits = [split for split in data if isinstance(split, dict)]  # a stream's labels are read in the end alone

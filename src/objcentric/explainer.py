@@ -136,5 +136,6 @@ def skeleton(config: ConfigDict) -> Experiment:
     if config.experiment != "scae":
         raise UserError(f"the run is one of {config.experiment}: give one of configs/scae.py, whose capsules explain")
     model = make(config)
-    optimizer = schedules.make_optimizer(config.optimizer, config.train.num_steps)
+    restart = config.curriculum.parts_alone if config.curriculum.parts_fixed else 0
+    optimizer = schedules.make_optimizer(config.optimizer, config.train.num_steps, restart)
     return Experiment(None, optimizer, lambda key: (model.init(key), ()), None, None, None, (), None)

@@ -13,6 +13,7 @@ from experiments import scae
 from objcentric.data.loader import Data, Stream
 from objcentric.errors import UserError
 from objcentric.metrics import clustering
+from objcentric.models import capsules
 from objcentric.training import loop
 from tests.experiments import labelled_images, scenes
 
@@ -79,7 +80,7 @@ def first_loss(**fields):
 
 @pytest.mark.parametrize("form", ["release", "thesis"])
 def test_the_loss_is_the_weighted_sum_of_its_terms(form):
-    weights = dict(zip(scae.WEIGHTS, (2.0, 0.3, 3.0, 0.5, 0.25, 7.0, 0.1, 0.7), strict=True))
+    weights = dict(zip(scae.WEIGHTS, (2.0, 0.3, 3.0, 0.5, 0.6, 0.25, 7.0, 0.1, 0.7), strict=True))
     fields = {f"losses__{name}": value for name, value in weights.items()}
     loss, metrics, grads = first_loss(losses__sparsity=form, **fields)
     terms = {"image": -metrics["log_likelihood"], "parts": -metrics["part_log_likelihood"]}
@@ -108,6 +109,29 @@ def test_parts_may_learn_alone_at_first():
     assert len(learning) == 1 and "static" in str(learning[0])
     assert any(np.any(leaf) for leaf in jax.tree.leaves(last_grads["inference"]["objects"]))
     assert np.any(first_grads["inference"]["parts"]["params"]["output"]["kernel"])
+
+
+def test_parts_may_then_stay_as_they_are():
+    fields = {"model__pose": "matrix", "model__relative": True, "losses__upright": 1.0}
+    config = labelled_images.make_config(curriculum__parts_alone=2, curriculum__parts_fixed=True, **fields)
+    experiment = scae.build(config, data=labelled_images.make_data())
+    batch = {name: jnp.asarray(rows[:4]) for name, rows in experiment.data.train.items()}
+    params = jax.jit(experiment.init)(jax.random.key(0))[0]
+    keys = jax.random.split(jax.random.key(1), 4)
+    grads, (metrics, _) = jax.jit(jax.grad(experiment.loss, has_aux=True))(params, batch, keys, 2, ())
+    assert "log_likelihood" not in metrics and metrics["upright"] > 0
+    for part in grads.values():
+        assert not any(np.any(leaf) for leaf in jax.tree.leaves(part["parts"]))
+        assert any(np.any(leaf) for leaf in jax.tree.leaves(part["objects"]))
+
+
+def test_an_upright_object_does_not_tilt():
+    pose = jnp.asarray([[[1.0, 0, 5], [0, 1, -7]], [[1.3, 0, 0], [0, 0.4, 0]], [[9.0, 0, 0], [0, 9, 0]]])
+    some = {"votes": jnp.zeros((3, 1, 2, 3)), "scale": jnp.ones((3, 1)), "deformation": jnp.zeros(())}
+    seen = capsules.Capsules(jnp.log(jnp.asarray([1.0, 0.5, 1e-9])), jnp.zeros((3, 1)), pose, **some)
+    assert float(scae.tilt(seen)) == pytest.approx(0.5 * (1 + 4) / 2, abs=1e-4)
+    slope = jax.grad(lambda shift: scae.tilt(seen._replace(log_presence=seen.log_presence + shift)))(0.0)
+    assert float(slope) == 0  # objects are not to be absent in order to be upright
 
 
 def test_a_run_of_two_stages(tmp_path):
@@ -294,6 +318,7 @@ def test_variants(variant):
             "/nowhere holds no test_batches",
         ),
         ({"data__name": "scenes"}, "data.name='scenes' has no whole images"),
+        ({"curriculum__parts_fixed": True}, "curriculum.parts_fixed=True would learn no parts"),
         ({"curriculum__parts_alone": 4}, "curriculum.parts_alone=4: use 0 or more, and less than train.num_steps"),
         (
             {"curriculum__parts_alone": 2, "model__num_capsules": 25},

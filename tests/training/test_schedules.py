@@ -83,6 +83,16 @@ def test_adam_takes_first_steps_of_the_learning_rate_and_baselines_of_its_multip
     chex.assert_trees_all_close(last_update(optimizer, fill(3.0, -0.5, 2.0)), fill(-0.01, 0.01, -0.1), rtol=1e-5)
 
 
+def test_the_rate_may_begin_anew():
+    """Adam's steps are as large as the rate where all gradients are the same."""
+    config = make_config(name="adam", learning_rate=0.01, decay="cosine", warmup_steps=2, clip_norm=0.0)
+    optimizer, ones = schedules.make_optimizer(config, 15, restart=5), fill(1.0, 1.0, 1.0)
+    steps = [-float(last_update(optimizer, *[ones] * n)["generative"][0]) for n in range(1, 16)]
+    first, second = (schedules.learning_rate(config, n) for n in (5, 10))
+    np.testing.assert_allclose(steps, [*map(first, range(5)), *map(second, range(10))], rtol=1e-4, atol=1e-8)
+    assert steps[5] == 0 and steps[7] == pytest.approx(0.01, rel=1e-4)
+
+
 def test_rmsprop_has_momentum():
     optimizer = schedules.make_optimizer(make_config(name="rmsprop", learning_rate=0.01, clip_norm=0.0), 100)
     grads = fill(1.0, 1.0, 0.0)

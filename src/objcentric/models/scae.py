@@ -31,6 +31,7 @@ class SCAE(NamedTuple):
     init: Callable  # (key) -> params
     infer: Callable  # (params, key or None, x, y) -> Seen, of an image x and its target y; no key (None), no noise
     infer_parts: Callable  # the same -> (Parts, log p(y)), what `infer` makes of parts
+    fix_parts: Callable  # (params) -> params whose gradients do not reach parts
     exemplar_error: Callable  # (params, x [K, H, W, C]) -> []: how far OPs are from poses of parts in K images
     render: Callable  # (params, Seen) -> Pictures
 
@@ -98,6 +99,9 @@ def make(part_config: pcae.Config, object_config: ocae.Config) -> SCAE:
         """Where parts are in the mean, ``[2]``, from which objects tell places; else, from the canvas' middle."""
         return presence @ pose[..., 2] / (jnp.sum(presence) + 1e-6) * object_config.relative
 
+    def fix_parts(params: dict) -> dict:
+        return {part: both | {"parts": stop(both["parts"])} for part, both in params.items()}
+
     def exemplar_error(params: dict, x: Array) -> Array:
         """Half the squared distances of an object's OPs from an image's parts, in the mean of objects.
 
@@ -131,7 +135,7 @@ def make(part_config: pcae.Config, object_config: ocae.Config) -> SCAE:
             mean=pcae.mean(pixels),
         )
 
-    return SCAE(init, infer, infer_parts, exemplar_error, render)
+    return SCAE(init, infer, infer_parts, fix_parts, exemplar_error, render)
 
 
 def moved(pose: Array, shift: Array) -> Array:

@@ -56,8 +56,8 @@ def learning_rate(c: ConfigDict, num_steps: int) -> optax.Schedule:
 _OPTIMIZERS = ("adam", "rmsprop", "rmsprop_tf")
 
 
-def make_optimizer(c: ConfigDict, num_steps: int) -> optax.GradientTransformation:
-    """The optimizer of config.optimizer ``c``.
+def make_optimizer(c: ConfigDict, num_steps: int, restart: int = 0) -> optax.GradientTransformation:
+    """The optimizer of config.optimizer ``c``, whose rate begins anew at the step ``restart``, if that is not 0.
 
     The top-level part ``baseline`` of the parameters, if there is one, learns ``c.baseline_factor`` times as fast.
     Its gradient is clipped apart from the rest: it has units of its own, and should not slow the model down.
@@ -68,6 +68,9 @@ def make_optimizer(c: ConfigDict, num_steps: int) -> optax.GradientTransformatio
         if c[name] < 0:
             raise UserError(f"optimizer.{name}={c[name]}: use 0 or more")
     schedule = learning_rate(c, num_steps)
+    if restart:
+        both = learning_rate(c, restart), learning_rate(c, num_steps - restart)
+        schedule = optax.join_schedules(both, [restart])
 
     def optimizer(factor: float) -> optax.GradientTransformation:
         def rate(step: Array) -> Array:
