@@ -81,7 +81,7 @@ def quick(config: ConfigDict) -> None:
     there: objects of the latter cannot be classes. Objects begin as exemplars: see `scae.make`'s exemplar_error. If
     standard deviations of votes are learnt, they become so wide that any object explains any image.
     """
-    config.model.update(output_std=0.3, template_gain=10.0, part_weight="visibility")
+    config.model.update(output_std=0.3, template_gain=10.0, part_weight="ink")
     config.model.update(pose="matrix", relative=True, vote_std=0.06, initial_presence=0.1)
     config.losses.update(part_presence=1.0, deformation=30.0)
     # The thesis' weights are for batches twice as large, with the square of whose size prior_between grows.
@@ -171,8 +171,8 @@ def model() -> ConfigDict:
     # or the 'matrix' itself
     c.similarity = False  # whether these poses are similarities (table 6.3.2, c)
     c.deformable = True  # whether poses of parts in objects may depend on the input (table 6.3.2, c)
-    c.part_weight = "presence"  # what objects take for a part's presence: its 'presence' d, or its 'visibility', the
-    # share of the template's most opaque pixel before the background, which stays if d falls as opacity rises
+    c.part_weight = "presence"  # what objects take for a part's presence: its 'presence' d, or its 'ink', the share of
+    # what it paints, which tells of it also if d falls as opacity rises
     c.relative = False  # whether objects tell places from the parts' mean place; else from the middle of the canvas
     c.vote_std = 0.0  # lambda, the standard deviation of all votes; 0: it is learnt
     c.initial_presence = 0.5  # what presences of objects are about at first

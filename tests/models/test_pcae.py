@@ -203,24 +203,21 @@ def test_opacity_is_the_weight_of_a_part_alone():
     np.testing.assert_allclose(pcae.opacity(config, generative)[0, ..., 0], weight, atol=1e-5)
 
 
-@pytest.mark.parametrize("config", [SMALL, COLOUR])
-def test_visibility_is_the_weight_of_a_part_where_it_is_most_opaque(config):
-    """On a canvas that a part fills its largest share of a pixel, beside the background alone."""
+@pytest.mark.parametrize("mixing", ["alpha", "template"])
+def test_ink_is_what_a_part_adds_to_the_picture(mixing):
+    """In units of the mean part's; what is hidden, or off the canvas, adds nothing."""
+    config = dataclasses.replace(SMALL, mixing=mixing)
     model, params = made(config)
-    params = {**params, "generative": {**params["generative"], "background_logit": jnp.asarray(0.7)}}
-    if config.mixing == "alpha":
-        params["generative"]["alpha"] = jax.random.normal(jax.random.key(1), (3, 5, 4, 1))
     parts = model.encode(params, None, image(config))
-    visible = jax.jit(model.visibility)(params, parts)
-    if config.mixing == "alpha":
-        most = np.asarray(params["generative"]["alpha"]).max((1, 2, 3))
-        lower = parts._replace(log_presence=parts.log_presence - 5)
-        higher = {**params, "generative": {**params["generative"], "alpha": params["generative"]["alpha"] + 5}}
-        np.testing.assert_allclose(model.visibility(higher, lower), visible, rtol=1e-4)
-    else:
-        most = np.asarray(parts.template).mean(-1).max((1, 2)) / (np.log1p(np.exp(0.5)) + 1e-4)
-    weight = np.exp(parts.log_presence + most)
-    np.testing.assert_allclose(visible, weight / (weight + np.exp(0.7)), rtol=1e-5)
+    pixels = model.render(params, parts.pose, parts.log_presence, parts.template)
+    each = np.asarray(jax.nn.softmax(pixels.logit, 0)[..., None] * pixels.value)[:-1, ::2, ::2].sum((1, 2, 3))
+    ink = jax.jit(model.ink)
+    np.testing.assert_allclose(ink(params, parts), np.minimum(config.num_parts * each / each.sum(), 1), rtol=1e-4)
+    last = parts._replace(log_presence=jnp.asarray([-30.0] * (config.num_parts - 1) + [-0.1]))
+    np.testing.assert_allclose(ink(params, last), [0] * (config.num_parts - 1) + [1], atol=1e-4)
+    assert float(ink(params, parts._replace(pose=parts.pose.at[0, :, 2].set(50.0)))[0]) < 1e-6
+    black = parts._replace(template=jnp.zeros_like(parts.template))
+    np.testing.assert_array_equal(ink(params, black), 0)
 
 
 def test_poses_may_be_similarities():

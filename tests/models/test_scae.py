@@ -73,13 +73,13 @@ def test_the_likelihood_of_parts_is_weighted_by_their_presence():
     np.testing.assert_allclose(seen.part_log_likelihood, np.sum(presence * seen.explained.log_likelihood), rtol=1e-5)
 
 
-def test_parts_may_weigh_as_much_as_they_are_visible():
-    seen = infer(objects=dataclasses.replace(OBJECTS, part_weight="visibility"))
+def test_parts_may_weigh_as_much_as_they_paint():
+    seen = infer(objects=dataclasses.replace(OBJECTS, part_weight="ink"))
     params = {part: made()[2][part]["parts"] for part in ("generative", "inference")}
-    visible = jax.jit(pcae.make(PARTS).visibility)(params, seen.parts)
-    np.testing.assert_allclose(seen.part_presence, visible, rtol=1e-5)
-    np.testing.assert_allclose(seen.part_log_likelihood, visible @ seen.explained.log_likelihood, rtol=1e-5)
-    assert np.all(np.abs(infer().part_presence - visible) > 0.01)
+    ink = jax.jit(pcae.make(PARTS).ink)(params, seen.parts)
+    np.testing.assert_allclose(seen.part_presence, ink, rtol=1e-5)
+    np.testing.assert_allclose(seen.part_log_likelihood, ink @ seen.explained.log_likelihood, rtol=1e-5)
+    assert np.all(np.abs(infer().part_presence - ink) > 0.01)
 
 
 def test_the_posterior_lacks_what_the_dummy_explains():

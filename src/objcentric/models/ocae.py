@@ -46,7 +46,7 @@ class Config:
 
     def __post_init__(self):
         choices = {"object_encoder": ("set_transformer", "mlp"), "mixture": capsules.MIXTURES}
-        choices |= {"pose": tuple(poses.KINDS), "part_weight": ("presence", "visibility")}
+        choices |= {"pose": tuple(poses.KINDS), "part_weight": ("presence", "ink")}
         check_fields(self, choices=choices, positive=("num_capsules", "features", "hidden"))
         check_mixture(self)
         if not 0 <= self.vote_std < float("inf"):

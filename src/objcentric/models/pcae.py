@@ -95,7 +95,7 @@ class Pixels(NamedTuple):
 class PCAE(NamedTuple):
     init: Callable  # (key) -> params
     encode: Callable  # (params, noise [M] or None, x [H, W, C]) -> Parts; the noise is added to logits of presences
-    visibility: Callable  # (params, Parts) -> [M] in (0, 1)
+    ink: Callable  # (params, Parts) -> [M] in [0, 1]
     render: Callable  # (params, pose [M, 2, 3], log_presence [M], template [M, h, w, C]) -> Pixels
     log_likelihood: Callable  # (params, pose, log_presence, template, y [H, W, C], key=None) -> []
 
@@ -172,15 +172,6 @@ def make(config: Config) -> PCAE:
             return config.template_gain * generative["alpha"]
         return jnp.mean(template, -1, keepdims=True) / (nn.softplus(generative["temperature"] + 0.5) + 1e-4)
 
-    def visibility(params: dict, parts: Parts) -> Array:
-        """Share of a part's most opaque pixel, were it alone before the background: ``[M]``.
-
-        Presences of all parts may fall to little, if templates become as much more opaque; this stays.
-        """
-        generative = params["generative"]
-        most = jnp.max(log_weight(generative, parts.template), (1, 2, 3))
-        return nn.sigmoid(parts.log_presence + most - generative["background_logit"])
-
     def mixture(generative: dict, pose: Array, log_presence: Array, template: Array, points: Array) -> Pixels:
         """At ``points [P, 2]`` of the canvas, in place of its pixels."""
         template = jnp.concatenate([template, log_weight(generative, template)], -1)
@@ -195,6 +186,17 @@ def make(config: Config) -> PCAE:
         """Equations 6.7 and 6.8; weights are presences times exp(alpha), or exp(brightness / temperature)."""
         pixels = mixture(params["generative"], pose, log_presence, template, everywhere.reshape(-1, 2))
         return Pixels(*(each.reshape(-1, *config.canvas, *each.shape[2:]) for each in pixels))
+
+    def ink(params: dict, parts: Parts) -> Array:
+        """Share of a part in what parts paint, in units of the mean part's, at most 1: ``[M]``.
+
+        Presences of all parts may fall to little, if templates become as much more opaque, and a part that is there
+        may be hidden by others, or paint nothing; this tells. It looks at every second pixel of every second row.
+        """
+        points = everywhere[::2, ::2].reshape(-1, 2)
+        pixels = mixture(params["generative"], *parts[:2], parts.template, points)
+        painted = jnp.sum((jax.nn.softmax(pixels.logit, 0)[..., None] * pixels.value)[:-1], (1, 2))
+        return jnp.minimum(num * painted / (jnp.sum(painted) + 1e-6), 1.0)
 
     @one_by_one
     def at_points(drawn: tuple, seen: tuple[Array, Array]) -> Array:
@@ -217,7 +219,7 @@ def make(config: Config) -> PCAE:
         drawn = params["generative"], pose, log_presence, template
         return stride**2 * at_points(drawn, (some(everywhere), some(y)))
 
-    return PCAE(init, encode, visibility, render, log_likelihood)
+    return PCAE(init, encode, ink, render, log_likelihood)
 
 
 def initial_templates(key: Array, shape: tuple[int, ...]) -> Array:

@@ -91,8 +91,8 @@ def make(part_config: pcae.Config, object_config: ocae.Config) -> SCAE:
         )
 
     def presence_of(params: dict, parts: Parts) -> Array:
-        if object_config.part_weight == "visibility":
-            return stop(part_model.visibility(of(params, "parts"), parts))
+        if object_config.part_weight == "ink":
+            return stop(part_model.ink(of(params, "parts"), parts))
         return stop(jnp.exp(parts.log_presence))
 
     def centre(pose: Array, presence: Array) -> Array:
