@@ -3,8 +3,9 @@
   python -m benchmarks.capsules          # configs/ccae.py and configs/scae.py
   python -m benchmarks.capsules --write  # and writes the table to benchmarks/capsules.md
 
-Beside them the mixture of pixels alone, with its gradients: of all pixels, of one in each block, and as plainly as
-equation 6.9 has it, whose batch holds all parts of all pixels at once.
+Beside them, with their gradients, the perceptrons of all capsules alone, in batched products and one by one; and the
+mixture of pixels alone: of all pixels, of one in each block, and as plainly as equation 6.9 has it, whose batch holds
+all parts of all pixels at once.
 
 A training step is all that training does: batch, gradient, optimizer and guard, on one device. Settings take turns, so
 that a slow moment of the machine slows all alike; a ratio is the median over the turns, a time the best of them.
@@ -13,11 +14,12 @@ that a slow moment of the machine slows all alike; a ratio is the median over th
 import argparse
 import dataclasses
 import datetime
+import functools
 import importlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +31,7 @@ from configs import ccae as ccae_config
 from configs import scae as scae_config
 from objcentric import distributions, explainer
 from objcentric.data.loader import Data
-from objcentric.models import pcae
+from objcentric.models import capsules, pcae
 from objcentric.training import machine
 
 README = Path(__file__).parent / "capsules.md"
@@ -42,6 +44,11 @@ A training step of `configs/ccae.py` and `configs/scae.py` and of changes to the
 compiled step holds, its arguments included.
 
 {table}
+
+The perceptrons of all objects alone (equations 6.2 and 6.3), of `configs/scae.py:mnist40` and their gradients: in
+products that are batched over objects, as the model has them, and one object after another, in one program.
+
+{perceptrons}
 
 The mixture of pixels alone (equation 6.9), of `configs/scae.py:mnist40` and its gradients: plain, as the equation has
 it for the whole batch at once; and as the model computes it, image by image on a CPU, of one pixel in each block of
@@ -60,8 +67,8 @@ COLUMNS = {
     "memory_mb": ("memory, MB", ".0f"),
 }
 
-PIXEL_COLUMNS = {
-    "mixture": ("mixture", ""),
+ALONE_COLUMNS = {
+    "name": ("", ""),
     "ms_per_image": ("ms/image", ".2f"),
     "ratio": ("time, relative", ".2f"),
     "memory_mb": ("memory, MB", ".0f"),
@@ -73,16 +80,18 @@ class Setting(NamedTuple):
     changes: tuple[tuple[str, object], ...] = ()
 
 
+ALL = ("curriculum.parts_fixed", False)  # parts and objects learn together
 SETTINGS = [
     Setting("ccae"),
     Setting("ccae", (("model.decoder", "baseline"),)),
     Setting("ccae", (("model.num_capsules", 12),)),
-    Setting("scae:mnist40"),
-    Setting("scae:mnist40", (("model.pixel_stride", 1),)),
-    Setting("scae:mnist40", (("train.batch_size", 128),)),
-    Setting("scae:mnist40", (("model.num_parts", 48),)),
-    Setting("scae:mnist40", (("model.num_capsules", 48),)),
-    Setting("scae:mnist40", (("model.part_encoder", "linear"),)),
+    Setting("scae:mnist40", (ALL,)),
+    Setting("scae:mnist40"),  # objects alone
+    Setting("scae:mnist40", (ALL, ("model.pixel_stride", 1))),
+    Setting("scae:mnist40", (ALL, ("train.batch_size", 128))),
+    Setting("scae:mnist40", (ALL, ("model.num_parts", 48))),
+    Setting("scae:mnist40", (ALL, ("model.num_capsules", 48))),
+    Setting("scae:mnist40", (ALL, ("model.part_encoder", "linear"))),
     Setting("scae:mnist40_release"),
 ]
 
@@ -97,7 +106,8 @@ def main() -> None:
         machine=machine.describe(),
         turns=arguments.turns,
         table=table(COLUMNS, measure(SETTINGS, arguments.turns)),
-        pixels=table(PIXEL_COLUMNS, measure_pixels(arguments.turns)),
+        perceptrons=table(ALONE_COLUMNS, measure_perceptrons(arguments.turns)),
+        pixels=table(ALONE_COLUMNS, measure_pixels(arguments.turns)),
     )
     print(page)
     if arguments.write:
@@ -140,21 +150,54 @@ def learning(config: ConfigDict) -> Program:
     return training(experiment.build(config, data=noise(config)), config.train.batch_size)
 
 
+def measure_perceptrons(turns: int, config: ConfigDict | None = None) -> list[dict]:
+    """Figures of the perceptrons of all objects, by the names in `ALONE_COLUMNS`; ratios are to the batched ones."""
+    config = make_config(Setting("scae:mnist40")) if config is None else config
+    programs = {"batched": perceptrons(config, loop=False), "one by one": perceptrons(config, loop=True)}
+    return alone(programs, turns, config.train.batch_size)
+
+
 def measure_pixels(turns: int, config: ConfigDict | None = None) -> list[dict]:
-    """Figures of mixtures of pixels, by the names in `PIXEL_COLUMNS`; ratios are to the plain one."""
+    """Figures of mixtures of pixels, by the names in `ALONE_COLUMNS`; ratios are to the plain one."""
     config = make_config(Setting("scae:mnist40")) if config is None else config
     strides = {"plain": 0, "all pixels": 1, f"stride {config.model.pixel_stride}": config.model.pixel_stride}
-    programs = [pixels(config, stride) for stride in strides.values()]
-    seconds, ratios = take_turns(programs, turns)
+    programs = {name: pixels(config, stride) for name, stride in strides.items()}
+    return alone(programs, turns, config.train.batch_size)
+
+
+def alone(programs: dict[str, Program], turns: int, batch_size: int) -> list[dict]:
+    seconds, ratios = take_turns(list(programs.values()), turns)
     return [
         {
-            "mixture": name,
-            "ms_per_image": 1e3 * seconds[i] / config.train.batch_size,
+            "name": name,
+            "ms_per_image": 1e3 * seconds[i] / batch_size,
             "ratio": ratios[i],
-            "memory_mb": programs[i].memory_mb,
+            "memory_mb": program.memory_mb,
         }
-        for i, name in enumerate(strides)
+        for i, (name, program) in enumerate(programs.items())
     ]
+
+
+def perceptrons(config: ConfigDict, *, loop: bool) -> Program:
+    """Gradients of what objects make of features of a batch, with respect to their parameters and the features."""
+    _, c = explainer.model_configs(config)
+    decoder = capsules.ObjectDecoder(config.model.num_parts, "poses", hidden=c.hidden, pose=c.pose)
+    features = jax.random.normal(jax.random.key(0), (config.train.batch_size, c.num_capsules, c.features))
+    params = decoder.init(jax.random.key(1), features[0])
+
+    def of_batch(params: dict, features: jax.Array) -> jax.Array:
+        each = jax.vmap(functools.partial(votes, decoder, loop=loop), (None, 0))(params, features)
+        return jnp.mean(jnp.square(each))
+
+    return timed(of_batch, params, features)
+
+
+def votes(decoder: capsules.ObjectDecoder, params: dict, features: jax.Array, *, loop: bool) -> jax.Array:
+    """Of all objects, from features ``[K, D]``."""
+    if not loop:
+        return decoder.apply(params, features).votes
+    each = [jax.tree.map(lambda leaf, k=k: leaf[k : k + 1], (params, features)) for k in range(len(features))]
+    return jnp.concatenate([decoder.apply(*one).votes for one in each])
 
 
 def pixels(config: ConfigDict, stride: int) -> Program:
@@ -179,11 +222,16 @@ def pixels(config: ConfigDict, stride: int) -> Program:
     def of_batch(params: dict, parts: pcae.Parts) -> jax.Array:
         return jnp.mean(jax.vmap(of_one, (None, 0, 0, 0))(params, parts, image, keys))
 
-    compiled, *cost = compile_timed(jax.jit(jax.grad(of_batch, (0, 1))).lower(params, parts))
+    return timed(of_batch, params, parts)
+
+
+def timed(loss: Callable, *arguments: Any) -> Program:
+    """The gradients of ``loss`` with respect to both of its arguments."""
+    compiled, *cost = compile_timed(jax.jit(jax.grad(loss, (0, 1))).lower(*arguments))
 
     def run() -> float:
         start = time.perf_counter()
-        jax.block_until_ready(compiled(params, parts))
+        jax.block_until_ready(compiled(*arguments))
         return time.perf_counter() - start
 
     return Program(run, *cost)

@@ -320,7 +320,7 @@ def check(config: ConfigDict, data: loader.Data) -> None:
     if not 0 <= alone < config.train.num_steps:
         raise UserError(f"curriculum.parts_alone={alone}: use 0 or more, and less than train.num_steps")
     if config.curriculum.parts_fixed and not alone:
-        raise UserError("curriculum.parts_fixed=True would learn no parts: set curriculum.parts_alone")
+        raise UserError("curriculum.parts_fixed=True would learn no parts: set it to False, or parts_alone above 0")
     if alone and config.model.num_capsules > many:
         raise UserError(f"model.num_capsules={config.model.num_capsules} begin as exemplars: {many} images are too few")
     splits = [split for split in data if isinstance(split, dict)]  # a stream's labels are read in the end alone

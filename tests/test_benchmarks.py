@@ -2,11 +2,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from benchmarks import air_step, capsules, objectives, sqair_step, tracking
 from configs import base
 from objcentric import tracker as trackers
+from objcentric.models.capsules import ObjectDecoder
 from tests.experiments import labelled_images, sequences, videos
 
 
@@ -155,8 +157,21 @@ def test_measures_mixtures_of_pixels():
     config = labelled_images.make_config()
     config.model.pixel_stride = 2
     plain, *others = capsules.measure_pixels(1, config)
-    assert plain["ratio"] == 1 and [row["mixture"] for row in others] == ["all pixels", "stride 2"]
+    assert plain["ratio"] == 1 and [row["name"] for row in others] == ["all pixels", "stride 2"]
     assert all(row["ms_per_image"] > 0 and row["memory_mb"] > 0 for row in others)
+
+
+def test_measures_perceptrons_of_objects():
+    batched, loop = capsules.measure_perceptrons(1, labelled_images.make_config())
+    assert (batched["name"], batched["ratio"], loop["name"]) == ("batched", 1, "one by one")
+    assert min(loop[name] for name in ("ms_per_image", "ratio", "memory_mb")) > 0
+
+
+def test_objects_one_by_one_are_the_batched_ones():
+    decoder, features = ObjectDecoder(3, "poses", hidden=5), jax.random.normal(jax.random.key(0), (4, 6))
+    params = decoder.init(jax.random.key(1), features)
+    batched, loop = (capsules.votes(decoder, params, features, loop=loop) for loop in (False, True))
+    np.testing.assert_allclose(batched, loop, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("setting", capsules.SETTINGS)

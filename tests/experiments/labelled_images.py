@@ -54,4 +54,4 @@ def shrink(config: ConfigDict) -> None:
     config.model.update(encoder_features=(4,) * len(strides), encoder_strides=strides)
     config.train.update(num_steps=4, batch_size=4, num_devices=1, inner_steps=2, log_every=2, eval_every=4)
     config.evaluate.update(batch_size=5, num_pictures=3)
-    config.curriculum.parts_alone = 0
+    config.curriculum.update(parts_alone=0, parts_fixed=False)
