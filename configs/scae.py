@@ -172,7 +172,7 @@ def model() -> ConfigDict:
     c.similarity = False  # whether these poses are similarities (table 6.3.2, c)
     c.deformable = True  # whether poses of parts in objects may depend on the input (table 6.3.2, c)
     c.part_weight = "presence"  # what objects take for a part's presence: its 'presence' d, or its 'ink', the share of
-    # what it paints, which tells of it also if d falls as opacity rises
+    # what it changes in the picture, which tells of it also if d falls as opacity rises
     c.relative = False  # whether objects tell places from the parts' mean place; else from the middle of the canvas
     c.vote_std = 0.0  # lambda, the standard deviation of all votes; 0: it is learnt
     c.initial_presence = 0.5  # what presences of objects are about at first

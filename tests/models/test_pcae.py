@@ -209,15 +209,18 @@ def test_ink_is_what_a_part_adds_to_the_picture(mixing):
     config = dataclasses.replace(SMALL, mixing=mixing)
     model, params = made(config)
     parts = model.encode(params, None, image(config))
+    params = {**params, "generative": {**params["generative"], "background": jnp.asarray([-0.5])}}
     pixels = model.render(params, parts.pose, parts.log_presence, parts.template)
-    each = np.asarray(jax.nn.softmax(pixels.logit, 0)[..., None] * pixels.value)[:-1, ::2, ::2].sum((1, 2, 3))
+    weight, change = jax.nn.softmax(pixels.logit, 0)[..., None], np.abs(pixels.value - 1 / (1 + np.exp(0.5)))
+    each = np.asarray(weight * change)[:-1, ::2, ::2].sum((1, 2, 3))
     ink = jax.jit(model.ink)
     np.testing.assert_allclose(ink(params, parts), np.minimum(config.num_parts * each / each.sum(), 1), rtol=1e-4)
     last = parts._replace(log_presence=jnp.asarray([-30.0] * (config.num_parts - 1) + [-0.1]))
     np.testing.assert_allclose(ink(params, last), [0] * (config.num_parts - 1) + [1], atol=1e-4)
-    assert float(ink(params, parts._replace(pose=parts.pose.at[0, :, 2].set(50.0)))[0]) < 1e-6
-    black = parts._replace(template=jnp.zeros_like(parts.template))
-    np.testing.assert_array_equal(ink(params, black), 0)
+    # A template is 0 beyond its borders, which shows unless the background is black, too.
+    black = {**params, "generative": {**params["generative"], "background": jnp.asarray([-50.0])}}
+    assert float(ink(black, parts._replace(pose=parts.pose.at[0, :, 2].set(50.0)))[0]) < 1e-6
+    np.testing.assert_allclose(ink(black, parts._replace(template=jnp.zeros_like(parts.template))), 0, atol=1e-6)
 
 
 def test_poses_may_be_similarities():

@@ -188,14 +188,16 @@ def make(config: Config) -> PCAE:
         return Pixels(*(each.reshape(-1, *config.canvas, *each.shape[2:]) for each in pixels))
 
     def ink(params: dict, parts: Parts) -> Array:
-        """Share of a part in what parts paint, in units of the mean part's, at most 1: ``[M]``.
+        """Share of a part in what parts change of the background, in units of the mean part's, at most 1: ``[M]``.
 
         Presences of all parts may fall to little, if templates become as much more opaque, and a part that is there
-        may be hidden by others, or paint nothing; this tells. It looks at every second pixel of every second row.
+        may be hidden by others, or look like the background; this tells. It looks at every second pixel of every
+        second row.
         """
         points = everywhere[::2, ::2].reshape(-1, 2)
         pixels = mixture(params["generative"], *parts[:2], parts.template, points)
-        painted = jnp.sum((jax.nn.softmax(pixels.logit, 0)[..., None] * pixels.value)[:-1], (1, 2))
+        weight, change = jax.nn.softmax(pixels.logit, 0)[..., None], jnp.abs(pixels.value - pixels.value[-1:])
+        painted = jnp.sum((weight * change)[:-1], (1, 2))
         return jnp.minimum(num * painted / (jnp.sum(painted) + 1e-6), 1.0)
 
     @one_by_one
