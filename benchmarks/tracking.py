@@ -118,7 +118,7 @@ def following(config: ConfigDict) -> Program:
     params = jax.jit(tracker.init)(jax.random.key(0))
     frame = np.random.default_rng(0).random(canvas, np.float32)
     given = jnp.tile(jnp.asarray([50.0, 60, 90, 80]), (config.data.num_objects, 1))
-    state, _ = tracker.start(params, None, frame, given, jnp.ones(len(given)))
+    state, _ = jax.jit(tracker.start, static_argnums=1)(params, None, frame, given, jnp.ones(len(given)))
     step = jax.jit(tracker.step, static_argnums=1).lower(params, None, state, frame, None).compile()
 
     def run() -> float:

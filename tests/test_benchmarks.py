@@ -116,7 +116,7 @@ def test_convolutions_may_be_left_out(monkeypatch, capsys):
 
 
 def test_measures_trackers(monkeypatch):
-    small = videos.make_config(curriculum__first_frames=5, curriculum__steps=())
+    small = videos.make_config("hart", curriculum__first_frames=5, curriculum__steps=())
     monkeypatch.setattr(tracking, "make_config", lambda setting: small)
     (row,) = tracking.measure([tracking.Setting("attention", 3)], turns=1)
     assert row["follow_ratio"] == row["train_ratio"] == 1

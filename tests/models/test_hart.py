@@ -30,6 +30,7 @@ GIVEN = jnp.asarray([[2.0, 3, 10, 12], [8, 15, 20, 24], [5, 20, 15, 30]])
 def made(config: hart.Config) -> tuple[hart.Tracker, dict]:
     tracker = hart.make(config)
     params = jax.jit(tracker.init)(jax.random.key(0))
+    tracker = tracker._replace(start=jax.jit(tracker.start), step=jax.jit(tracker.step))
     loud = {"output": jax.tree.map(lambda leaf: 10 * leaf, params["output"])}  # so that boxes do move
     return tracker, params | loud
 
@@ -235,7 +236,7 @@ def test_gradients_reach_attention_although_the_object_left_the_glimpse():
         far = jnp.asarray([20.0, 1, 24, 4])
         return tracking_losses.spatial(seen.attention[2, 2], far, SMALL.canvas)
 
-    slope = jax.grad(loss)(params)
+    slope = jax.jit(jax.grad(loss))(params)
     assert float(jnp.max(jnp.abs(slope["output"]["params"]["Dense_1"]["kernel"]))) > 1e-3
     assert float(jnp.max(jnp.abs(slope["v1"]["params"]["Conv_0"]["kernel"]))) > 0
 

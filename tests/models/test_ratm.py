@@ -16,6 +16,7 @@ CONFIG = dataclasses.replace(SMALL, relation="none")
 def made() -> tuple[hart.Tracker, dict]:
     tracker = ratm.make(CONFIG)
     params = jax.jit(tracker.init)(jax.random.key(0))
+    tracker = tracker._replace(**{name: jax.jit(getattr(tracker, name)) for name in ("start", "step", "distance")})
     return tracker, params | {"output": jax.tree.map(lambda leaf: 10 * leaf, params["output"])}
 
 
@@ -50,6 +51,6 @@ def test_the_loss_is_a_distance_between_features():
     assert float(tracker.distance(params, x, box, box)) == 0
     assert float(tracker.distance(params, x, box, other)) > 1e-4
     np.testing.assert_allclose(tracker.distance(params, x, box, other), tracker.distance(params, x, other, box), 1e-5)
-    slopes = jax.grad(tracker.distance, (0, 2))(params, x, box, other)
+    slopes = jax.jit(jax.grad(tracker.distance, (0, 2)))(params, x, box, other)
     assert all(float(jnp.max(jnp.abs(leaf))) == 0 for leaf in jax.tree.leaves(slopes[0]["v1"]))
     assert float(jnp.max(jnp.abs(slopes[1]))) > 0  # it is the box that learns
