@@ -78,8 +78,9 @@ def quick(config: ConfigDict) -> None:
     """Parts that are learnt in some thousands of steps, and then objects of them.
 
     Sharper pixels tell sooner which template is whose. A small cost of parts leaves strokes, not blobs that are always
-    there: objects of the latter cannot be classes. Objects begin as exemplars: see `scae.make`'s exemplar_error. If
-    standard deviations of votes are learnt, they become so wide that any object explains any image.
+    there: objects of the latter cannot be classes. Objects begin as exemplars: see `scae.make`'s exemplar_error; they
+    learn best at a high rate, of parts that have come to rest. If standard deviations of votes are learnt, they become
+    so wide that any object explains any image.
     """
     config.model.update(output_std=0.3, template_gain=10.0, part_weight="ink")
     config.model.update(pose="matrix", relative=True, vote_std=0.06, initial_presence=0.1)
@@ -202,7 +203,8 @@ def curriculum() -> ConfigDict:
     c = ConfigDict()  # the thesis has none
     c.parts_alone = 0  # until this step parts alone are learnt, and poses of parts in objects become those of
     # exemplars, images of the training split; 0: all is learnt at once, from random poses
-    c.parts_fixed = False  # whether from then on objects alone are learnt, at a rate that begins anew; else all is
+    c.parts_fixed = False  # whether from then on objects alone are learnt, at a rate that begins anew; else all
+    # is learnt together
     return c
 
 

@@ -26,7 +26,7 @@ FEATURES = ("prior", "posterior")  # vectors that classes are told from: capsule
 WEIGHTS = ("image", "part_presence", "parts", "deformation", "upright") + tuple(
     f"{kind}_{axis}" for kind in ("prior", "posterior") for axis in ("within", "between")
 )
-TILT = 0.3
+TILT = 0.3  # standard deviation of entries of upright poses
 UNUSED = 0.01  # a capsule that explains a smaller share of the parts of all images is out of use
 
 
