@@ -89,7 +89,7 @@ def record(
       paper: reported values, by figure name.
       command: how to reproduce the run; '' takes the one that the run's folder holds.
       add: whether the run's seeds join those of the result of this name, which keeps its title, and its notes and
-        command unless there are others; the configs must agree in all but the seeds.
+        command unless there are others; the configs must agree in all but seeds and train.cpu_devices.
       results: folder to write into.
 
     Returns:
@@ -134,8 +134,9 @@ def record(
 
 def _joined(old: Result, new: Result) -> Result:
     """A result of the seeds of both."""
-    names = sorted((old["config"] | new["config"]).keys() - {"seeds"})
-    if differing := [name for name in names if old["config"].get(name) != new["config"].get(name)]:
+    configs = [_what_matters(result["config"]) for result in (old, new)]
+    names = sorted(configs[0].keys() | configs[1].keys())
+    if differing := [name for name in names if configs[0].get(name) != configs[1].get(name)]:
         raise UserError(f"the results are of other {', '.join(differing)}: only seeds of one config join one result")
     if "table" in old or "table" in new:
         raise UserError("a study's own table is of all its seeds: run it with all of them, and record that")
@@ -155,6 +156,14 @@ def _joined(old: Result, new: Result) -> Result:
     if all("train_seconds" in part for part in parts):
         joined["train_seconds"] = round(sum(part["train_seconds"] for part in parts), 1)
     return joined | {name: new[name] for name in ("command", "notes", "paper") if new.get(name)}
+
+
+def _what_matters(config: dict) -> dict:
+    """What figures depend on: not into how many devices a CPU is divided, and not seeds, which a result names."""
+    kept = {name: value for name, value in config.items() if name != "seeds"}
+    if "train" in kept:
+        kept["train"] = {name: value for name, value in kept["train"].items() if name != "cpu_devices"}
+    return kept
 
 
 def _pooled(a: Figure, b: Figure, order: list[int]) -> Figure:

@@ -210,15 +210,16 @@ def test_seeds_that_were_trained_apart_join_one_result(one_seed, three_seeds, tm
         evaluation = (
             summarize(seeds, [figures[seed] for seed in seeds], {}, judged=True) | RUN | {"train_seconds": 60.0}
         )
-        folder = tmp_path / "-".join(map(str, [*seeds, *config]))
+        folder = tmp_path / f"run_{len(list(tmp_path.iterdir()))}"
         return write_run(
             folder, evaluation | {"train_seconds": 60.0}, {"experiment": "air", "seeds": list(seeds)} | config
         )
 
-    results_table.record(run(0, 2), "", "", "AIR", "a note", results=tmp_path)
-    results_table.record(run(1), "", "", "", command="both", add=True, results=tmp_path)
+    one, two = ({"train": {"num_steps": 7, "cpu_devices": number}} for number in (1, 2))  # which does not matter
+    results_table.record(run(0, 2, **one), "", "", "AIR", "a note", results=tmp_path)
+    results_table.record(run(1, **two), "", "", "", command="both", add=True, results=tmp_path)
     joined = json.loads((tmp_path / "air.json").read_text())
-    results_table.record(run(0, 1, 2), "", "", "AIR", "a note", command="both", results=tmp_path)
+    results_table.record(run(0, 1, 2, **one), "", "", "AIR", "a note", command="both", results=tmp_path)
     at_once = json.loads((tmp_path / "air.json").read_text())
     page = results_table.tables(results_table.read_results(tmp_path))
     for name, figure in at_once["figures"].items():
@@ -231,11 +232,13 @@ def test_seeds_that_were_trained_apart_join_one_result(one_seed, three_seeds, tm
 
     with pytest.raises(UserError, match=r"the seeds \[1\] are in the result already"):
         results_table.record(run(1, note=0), "", "", "", add=True, results=write_result(tmp_path / "other", note=0))
-    with pytest.raises(UserError, match="of other model: only"):
-        results_table.record(run(1, model=1), "", "", "", add=True, results=tmp_path)
-    (run(3) / "table.md").write_text("| of | all seeds |")
+    for other in ({"model": 1}, {"train": {"num_steps": 8, "cpu_devices": 1}}):
+        with pytest.raises(UserError, match=f"of other {min(other)}: only"):
+            results_table.record(run(1, **(one | other)), "", "", "", add=True, results=tmp_path)
+    study = run(3, **one)
+    (study / "table.md").write_text("| of | all seeds |")
     with pytest.raises(UserError, match="a study's own table is of all its seeds"):
-        results_table.record(tmp_path / "3", "", "", "", add=True, results=tmp_path)
+        results_table.record(study, "", "", "", add=True, results=tmp_path)
     with pytest.raises(UserError, match="there is no result to add to"):
         results_table.record(one_seed, "", "none", "", add=True, results=tmp_path)
 
