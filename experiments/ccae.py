@@ -15,6 +15,7 @@ from objcentric.data import constellations, loader
 from objcentric.errors import UserError
 from objcentric.metrics import clustering
 from objcentric.models import capsules, ccae, sparsity
+from objcentric.nn import poses
 from objcentric.training import parallel, schedules
 from objcentric.training.experiment import Experiment
 
@@ -74,7 +75,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         log_likelihood = jnp.mean(jnp.sum(seen.explained.log_likelihood * scenes.presence, -1))
         bound = log_likelihood
         if c.refine:
-            better = jax.vmap(bound_of)(keys[:, 2], scenes.points, scenes.presence, seen)
+            shape = params["generative"]["params"]["static"]
+            better = jax.vmap(bound_of, (None, 0, 0, 0, 0))(shape, keys[:, 2], scenes.points, scenes.presence, seen)
             share = jnp.clip((step - config.curriculum.begin) / max(config.curriculum.steps, 1), 0.0, 1.0)
             bound = (1 - share) * log_likelihood + share * jnp.mean(better)
         terms = {
@@ -89,14 +91,23 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         told = {"log_likelihood": log_likelihood, "capsules": jnp.mean(jnp.sum(presence, -1))}
         return total, (terms | told, aux)
 
-    def bound_of(key: Array, points: Array, presence: Array, seen: ccae.Seen) -> Array:
+    def bound_of(shape: Array, key: Array, points: Array, presence: Array, seen: ccae.Seen) -> Array:
         """Log-likelihood of a scene, but for an entropy, if points belong to what a refined explanation says.
 
-        Left to itself an encoder that is unsure hedges: its capsules share points, at wide standard deviations.
+        Left to itself an encoder that is unsure hedges: its capsules share points, at wide standard deviations. Its
+        explanation teaches poses, and the refined one ``shape [K, N, 2]``, the capsules' offsets: taught by the former
+        they would learn to mend what its poses lack.
         """
         fixed = jax.lax.stop_gradient(seen)
         known = jax.lax.stop_gradient(model.refine(key, points, presence, fixed, c.refine, c.starts))
-        return jnp.sum(known.explained.responsibility * seen.explained.log_share, (1, 2)) @ presence
+
+        def bound(pose: Array, shape: Array, of: capsules.Capsules) -> Array:
+            explained = model.explain(points, of._replace(pose=pose, votes=poses.move(pose, shape)))
+            return jnp.sum(known.explained.responsibility * explained.log_share, (1, 2)) @ presence
+
+        of_pose = bound(seen.capsules.pose, jax.lax.stop_gradient(shape), seen.capsules)
+        of_shape = bound(known.capsules.pose, shape, fixed.capsules)
+        return of_pose + of_shape - jax.lax.stop_gradient(of_shape)
 
     @jax.jit
     def look(params: dict, rows: dict, keys: Array) -> dict:
@@ -197,10 +208,11 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"{part}.refine={steps}: use 0, for none, or more")
         if config[part].starts < 1:
             raise UserError(f"{part}.starts={config[part].starts} must be at least 1")
-        if steps and not (m.decoder == "capsules" and m.similarity and m.scale == "scene" and m.num_capsules <= MOST):
+        known = m.decoder == "capsules" and m.similarity and not m.deformable and m.scale == "scene"
+        if steps and not (known and m.num_capsules <= MOST):
             raise UserError(
-                f"{part}.refine={steps} fits similarities of known shapes: set model.similarity, model.scale='scene',"
-                f" decoder='capsules' and num_capsules to {MOST} at most, or refine=0"
+                f"{part}.refine={steps} fits similarities of known shapes: set model.similarity, deformable=False,"
+                f" scale='scene', decoder='capsules' and num_capsules to {MOST} at most, or refine=0"
             )
 
 

@@ -79,7 +79,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms():
     values = (2.0, 7.0, 0.1, 3.0, 0.5, 1.5, 0.7)
     weights = dict(zip(ccae.WEIGHTS, values, strict=True)) | {"likelihood": -2.0}
     given = {f"losses__{name}": abs(value) for name, value in weights.items()}
-    loss, metrics, grads = first_loss(model__deformable=True, **given)
+    loss, metrics, grads = first_loss(model__deformable=True, losses__refine=0, evaluate__refine=0, **given)
     terms = metrics | {"likelihood": metrics["log_likelihood"]}
     expected = sum(weight * terms[name] for name, weight in weights.items())
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
@@ -129,6 +129,31 @@ def test_what_points_belong_to_is_refined_once_constellations_come_in():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
     figures = experiment.evaluate(params, experiment.data.test, jax.random.key(0), final=True)
     assert {"error", "encoder_error"} <= figures.keys()
+
+
+def test_shapes_are_learnt_of_refined_explanations():
+    """Where these are exact, shapes are to stay as they are, however wrong the encoder's poses are."""
+    config = labelled_images.make_constellations(
+        data__patterns=("square",), model__num_capsules=1, losses__refine=30, curriculum__begin=0, curriculum__steps=0
+    )
+    for name in ccae.WEIGHTS[1:]:
+        config.losses[name] = 0.0
+    experiment = ccae.build(config)
+    params = jax.jit(experiment.init)(jax.random.key(0))[0]
+    part = params["generative"]["params"]
+    part["static"] = jnp.asarray([[[-1.0, -1], [-1, 1], [1, 1], [1, -1]]]) / 2
+    part["output_bias"] = jnp.asarray([[0.9, 0.1, 0.05, 0, 0, -0.05, *[0.0] * 9]])  # of poses, about right; the rest
+    batch, keys = {"seed": jnp.arange(8, dtype=jnp.uint32)}, jax.random.split(jax.random.key(1), 8)
+    slope = jax.jit(jax.grad(lambda *args: experiment.loss(*args)[0]))
+
+    def gradients(shape):
+        grads = slope({**params, "generative": {"params": part | {"static": shape}}}, batch, keys, 1, ())
+        return np.asarray(grads["generative"]["params"]["static"]), grads["inference"]
+
+    exact, encoder = gradients(part["static"])
+    wrong, _ = gradients(part["static"].at[0, 2].add(0.2))
+    assert np.abs(exact).max() < 0.05 * np.abs(wrong).max()
+    assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(encoder))
 
 
 def test_few_constellations_come_first_and_the_posterior_counts_less_in_the_end():
@@ -243,6 +268,7 @@ def test_what_failed():
         ({"data__keep": 2.0}, "data.keep=2.0 must lie"),
         ({"losses__refine": -1}, "losses.refine=-1: use 0, for none, or more"),
         ({"evaluate__starts": 0}, "evaluate.starts=0 must be at least 1"),
+        ({"model__deformable": True}, "losses.refine=8 fits similarities of known shapes: .* deformable=False"),
         ({"model__similarity": False}, "losses.refine=8 fits similarities of known shapes: set model.similarity"),
         ({"model__num_capsules": 6, "losses__refine": 0}, "evaluate.refine=20 fits .* num_capsules to 5 at most"),
     ],

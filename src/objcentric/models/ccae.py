@@ -72,6 +72,7 @@ class Seen(NamedTuple):
 class CCAE(NamedTuple):
     init: Callable  # (key) -> params
     infer: Callable  # (params, key, points [N, 2], presence [N]) -> Seen; without a key (None) there is no noise
+    explain: Callable  # (points [N, 2], Capsules) -> Explained
     # (key, points [N, 2], presence [N], seen, num_steps, num_starts) -> Seen, by expectation-maximisation; a key is
     # needed for more than one start
     refine: Callable
@@ -106,10 +107,10 @@ def make(config: Config) -> CCAE:
         features = encoder.apply(params["inference"], points, presence)
         noise = presence_noise(key, config.noise, (config.num_capsules,), (config.num_capsules, config.num_votes))
         seen = decoder.apply(params["generative"], features, *noise)
-        explained = explained_by(points, seen)
+        explained = explain(points, seen)
         return Seen(seen, explained, capsules.winner(explained))
 
-    def explained_by(points: Array, seen: Capsules) -> Explained:
+    def explain(points: Array, seen: Capsules) -> Explained:
         return capsules.explain_points(points, seen, mixture=config.mixture, dummy=config.dummy)
 
     def refine(
@@ -132,9 +133,9 @@ def make(config: Config) -> CCAE:
 
             def step(carry: tuple, _: None) -> tuple[tuple, None]:
                 better = capsules.refit(points, presence, *carry)
-                return (better, explained_by(points, better)), None
+                return (better, explain(points, better)), None
 
-            (better, explained), _ = jax.lax.scan(step, (start, explained_by(points, start)), None, num_steps)
+            (better, explained), _ = jax.lax.scan(step, (start, explain(points, start)), None, num_steps)
             found = Seen(better, explained, capsules.winner(explained))
             return information_criterion(presence, found), found
 
@@ -142,7 +143,7 @@ def make(config: Config) -> CCAE:
         best = jnp.unravel_index(jnp.argmin(criteria), criteria.shape)
         return jax.tree.map(lambda leaf: leaf[best], found)
 
-    return CCAE(init, infer, refine)
+    return CCAE(init, infer, explain, refine)
 
 
 def information_criterion(presence: Array, seen: Seen) -> Array:
