@@ -187,11 +187,11 @@ def test_posteriors_are_of_the_points_that_there_are(monkeypatch):
         seen = capsules.Capsules(jnp.zeros(shape[0]), jnp.zeros(shape), none, none, none, none)
         return ccae_model.Seen(capsules=seen, explained=explained, winner=jnp.zeros(len(points), int))
 
-    monkeypatch.setattr(ccae_model, "make", lambda config: ccae_model.CCAE(None, infer, None))
+    monkeypatch.setattr(ccae_model, "make", lambda config: ccae_model.CCAE(None, infer, None, None))
     monkeypatch.setattr(ccae.sparsity, "posterior", lambda *args: asked.append(args) or (0.0, 0.0))
     keys = jax.random.split(jax.random.key(1), 8)
     ccae.build(config).loss({}, {"seed": jnp.arange(8)}, keys, jnp.int32(10**6), ())
-    (responsibility, log_joint, _), scenes = asked[0], jax.vmap(jax.random.split)(keys)[:, 0]
+    (responsibility, log_joint, _), scenes = asked[0], jax.vmap(lambda key: jax.random.split(key, 3))(keys)[:, 0]
     there = constellations.batch(constellations.make_config(config.data), scenes).presence.sum(1)[:, None]
     np.testing.assert_allclose(responsibility, np.broadcast_to(there * 0.5 * shape[1], responsibility.shape))
     np.testing.assert_allclose(log_joint, np.broadcast_to(np.log(there * shape[1]), log_joint.shape), rtol=1e-5)
