@@ -166,6 +166,7 @@ def measure_pixels(turns: int, config: ConfigDict | None = None) -> list[dict]:
 
 
 def alone(programs: dict[str, Program], turns: int, batch_size: int) -> list[dict]:
+    """Figures of programs that work on a batch, by the names in `ALONE_COLUMNS`; ratios are to the first one."""
     seconds, ratios = take_turns(list(programs.values()), turns)
     return [
         {

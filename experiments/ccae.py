@@ -114,9 +114,11 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         which = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(config.data.seed), rows["seed"])
         scenes = constellations.batch(world, which)
         seen = jax.vmap(model.infer, (None, None, 0, 0))(params, None, scenes.points, scenes.presence)
-        e, starts = config.evaluate, jax.vmap(jax.random.fold_in, (0, None))(which, 1)
-        refine = jax.vmap(functools.partial(model.refine, num_steps=e.refine, num_starts=e.starts))
-        better = refine(starts, scenes.points, scenes.presence, seen) if e.refine else seen
+        better, e = seen, config.evaluate
+        if e.refine:
+            of_starts = jax.vmap(jax.random.fold_in, (0, None))(which, 1)
+            refine = jax.vmap(functools.partial(model.refine, num_steps=e.refine, num_starts=e.starts))
+            better = refine(of_starts, scenes.points, scenes.presence, seen)
         return {
             **scenes._asdict(),
             "winner": better.winner,
