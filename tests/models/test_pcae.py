@@ -203,13 +203,13 @@ def test_opacity_is_the_weight_of_a_part_alone():
     np.testing.assert_allclose(pcae.opacity(config, generative)[0, ..., 0], weight, atol=1e-5)
 
 
-@pytest.mark.parametrize("mixing", ["alpha", "template"])
-def test_ink_is_what_a_part_adds_to_the_picture(mixing):
+@pytest.mark.parametrize(("mixing", "channels"), [("alpha", 1), ("template", 1), ("alpha", 3)])
+def test_ink_is_what_a_part_adds_to_the_picture(mixing, channels):
     """In units of the mean part's; what is hidden, or off the canvas, adds nothing."""
-    config = dataclasses.replace(SMALL, mixing=mixing)
+    config = dataclasses.replace(SMALL, mixing=mixing, channels=channels)
     model, params = made(config)
     parts = model.encode(params, None, image(config))
-    params = {**params, "generative": {**params["generative"], "background": jnp.asarray([-0.5])}}
+    params = {**params, "generative": {**params["generative"], "background": jnp.full(channels, -0.5)}}
     pixels = model.render(params, parts.pose, parts.log_presence, parts.template)
     weight, change = jax.nn.softmax(pixels.logit, 0)[..., None], np.abs(pixels.value - 1 / (1 + np.exp(0.5)))
     each = np.asarray(weight * change)[:-1, ::2, ::2].sum((1, 2, 3))
@@ -218,7 +218,7 @@ def test_ink_is_what_a_part_adds_to_the_picture(mixing):
     last = parts._replace(log_presence=jnp.asarray([-30.0] * (config.num_parts - 1) + [-0.1]))
     np.testing.assert_allclose(ink(params, last), [0] * (config.num_parts - 1) + [1], atol=1e-4)
     # A template is 0 beyond its borders, which shows unless the background is black, too.
-    black = {**params, "generative": {**params["generative"], "background": jnp.asarray([-50.0])}}
+    black = {**params, "generative": {**params["generative"], "background": jnp.full(channels, -50.0)}}
     assert float(ink(black, parts._replace(pose=parts.pose.at[0, :, 2].set(50.0)))[0]) < 1e-6
     np.testing.assert_allclose(ink(black, parts._replace(template=jnp.zeros_like(parts.template))), 0, atol=1e-6)
 
