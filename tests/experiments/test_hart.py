@@ -102,7 +102,7 @@ def test_a_run_in_a_toy_world(toy):
 def test_what_is_learnt_by_which_losses(variant, fields, terms):
     # Without decay, which moves all weights.
     experiment = hart.build(videos.make_config(variant, task__decay=0.0, **fields), data=videos.make_data())
-    params, aux = jax.jit(experiment.init)(jax.random.key(0))
+    params, aux = scenes.filled(experiment).init(jax.random.key(0))
     assert params["balance"].keys() == terms
     batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[:3]), videos.make_split(3, 0))
     batch = experiment.stages[0].batch(batch)
