@@ -101,7 +101,8 @@ def model() -> ConfigDict:
     # a learned one, on where it begins), as in the release; else MLPs tell means.
     c.centred = True
     c.shared_statistics = True  # release, and the paper's number of parameters; else each q has an MLP of its own (5.A)
-    c.discovery_prior = "annealed"  # of the number of new objects: 'annealed', or 'learned' from that of the old ones
+    c.discovery_prior = "annealed"  # of the number of new objects: 'annealed' (by presence_prior and
+    # rediscovery_factor, which nothing else reads), or 'learned' from the number of the old ones
     c.one_discovery_table = False  # 'learned': whether the first frame is as the later ones (eq. 5.8); else as in the
     # release, where it has probabilities of its own, and others begin with few new objects
     c.discovery_bias = 1.0  # initial logit of a new object under q in the first frame

@@ -24,8 +24,11 @@ NETWORK = MLP((256, 256), CLASSES)
 OPTIMIZER = optax.adam(1e-3)
 
 
-def evaluate(encode: Callable, params: dict, train: Split | Stream, test: Split, key: Array, c: ConfigDict) -> float:
-    """`accuracy` on the frames of the sequences ``test``, after learning from the first ones of ``train``.
+def evaluate(
+    encode: Callable, params: dict, train: Split | Stream, test: Split, key: Array, c: ConfigDict
+) -> dict[str, float]:
+    """``addition_accuracy``: `accuracy` on the frames of the sequences ``test``, after learning from the first ones of
+    ``train``; and ``addition_constant``, that of the best sum that is always the same.
 
     Args:
       encode: ``(params, image [B, T, ...], keys [B]) -> codes [B, T, D]``.
@@ -39,7 +42,10 @@ def evaluate(encode: Callable, params: dict, train: Split | Stream, test: Split,
         for i, (name, split) in enumerate(splits.items())
     }
     codes = {name: each.reshape(-1, each.shape[-1]) for name, each in codes.items()}
-    return accuracy(codes, sums, keys[2], num_steps=c.addition_steps)
+    return {
+        "addition_accuracy": accuracy(codes, sums, keys[2], num_steps=c.addition_steps),
+        "addition_constant": float(np.bincount(sums["test"]).max() / len(sums["test"])),
+    }
 
 
 def check(c: ConfigDict, split: Split) -> None:

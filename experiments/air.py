@@ -155,7 +155,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             values = in_batches(bound, params, few, bound_key, config.evaluate.batch_size)
             figures[f"iwae_{config.evaluate.num_particles}"] = num_frames * float(np.mean(values["iwae"]))
         if final and config.evaluate.addition_steps:
-            figures["addition_accuracy"] = addition.evaluate(
+            figures |= addition.evaluate(
                 encode, params, whole.train, whole.test, jax.random.fold_in(key, 2), config.evaluate
             )
         return figures

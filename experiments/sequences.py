@@ -184,14 +184,14 @@ def final_figures(
     if "boxes" in likely and "boxes" in split and c.given_frames > 1:
         there = ((split["presence"] > 0) & (split["visibility"] > 0))[: len(few)]
         paths = likely["boxes"], likely["presence"], split["boxes"][: len(few)], there
-        figures |= tracking.path_errors(*paths, given=c.given_frames)
+        figures |= tracking.path_errors(*paths, given=c.given_frames, canvas=few.shape[2:4])
     if "glimpses" in likely:
         for name, guess in (("look", "likely"), ("sampled_look", "sampled")):
             looks = imagined[guess]["glimpses"], imagined[guess]["identity"]
             figures |= {f"{name}_{of}": value for of, value in tracking.look_errors(*looks, c.given_frames).items()}
     figures |= next_frame_errors(in_batches(predict, params, few, keys[3], c.batch_size), few)
     if c.addition_steps:
-        figures["addition_accuracy"] = addition.evaluate(encode, params, train, split, keys[2], c)
+        figures |= addition.evaluate(encode, params, train, split, keys[2], c)
     return figures
 
 

@@ -280,6 +280,11 @@ def check(config: ConfigDict, data: loader.Data) -> None:
             "objective.name='fivo' needs two or more filters, of which each is the baseline of the others: set"
             " objective.num_groups=2 and an even objective.num_particles"
         )
+    most = config.data.get("max_objects", 0)  # of crops, which may have no counts
+    if most > config.model.num_objects:
+        raise UserError(
+            f"data.max_objects={most} is more than model.num_objects={config.model.num_objects}: set one or the other"
+        )
     counts = [split["count"] for split in data if isinstance(split, dict) and "count" in split]
     most = max((int(count.max()) for count in counts), default=0)
     if most > config.model.num_objects:

@@ -71,9 +71,9 @@ def test_table_of_other_models(monkeypatch):
 def sketched(experiment, batch_size):
     """In place of `program.training`, which takes long to compile: the loss is traced, and a step takes 2 s."""
     params, aux = jax.eval_shape(experiment.init, jax.random.key(0))
-    batch = experiment.stages[-1].batch(jax.tree.map(lambda leaf: jnp.asarray(leaf[:batch_size]), experiment.data.train))
+    rows = jax.tree.map(lambda leaf: jnp.asarray(leaf[:batch_size]), experiment.data.train)
     keys = jax.random.split(jax.random.key(0), batch_size)
-    loss, _ = jax.eval_shape(experiment.loss, params, batch, keys, 0, aux)
+    loss, _ = jax.eval_shape(experiment.loss, params, experiment.stages[-1].batch(rows), keys, 0, aux)
     assert loss.shape == ()
     return Program(lambda: 2.0, 3.0, 4.0)
 

@@ -11,8 +11,8 @@ from tests.data import videos
 from tests.experiments import scenes, sequences
 
 
-def small(tmp_path, **fields):
-    config = sqair_pedestrians.get_config()
+def small(tmp_path, variant="fast", **fields):
+    config = sqair_pedestrians.get_config(variant)
     sequences.shrink(config)
     config.data.update(cache_dir=str(tmp_path / "cache"), frame_size=(24, 48), canvas=(16, 16), max_objects=2)
     config.data.update(**fields)
@@ -25,13 +25,24 @@ def test_it_trains_and_counts(tmp_path):
     boxes = videos.walk(80)
     folder = videos.save_mot(tmp_path / "walk", [videos.frame(many, (40, 90)) for many in boxes], boxes)
     experiment = scenes.filled(sqair.build(small(tmp_path, path=str(folder))))
-    params, aux = experiment.init(jax.random.key(0))
+    params, _ = experiment.init(jax.random.key(0))
     batch = experiment.stages[-1].batch({"image": experiment.data.train["image"][:4]})
-    loss = lambda params: experiment.loss(params, batch, jax.random.split(jax.random.key(0), 4), 0, aux)  # noqa: E731
-    assert jax.tree.structure(jax.eval_shape(jax.grad(loss, has_aux=True), params)[0]) == jax.tree.structure(params)
+    has_gradients(experiment, params, batch)
     figures = experiment.evaluate(params, experiment.data.valid, jax.random.key(0), final=False)
     assert 0 <= figures["count_accuracy"] <= 1 and 0 <= figures["mean_iou"] <= 1
     assert len(figures["count_accuracy_t"]) == 4
+
+    paper = small(tmp_path, variant="paper", path=str(folder))
+    experiment = sqair.build(paper)
+    has_gradients(experiment, jax.eval_shape(experiment.init, jax.random.key(0))[0], batch)
+    paper.model.num_objects = 1
+    with pytest.raises(UserError, match="^data.max_objects=2 is more than model.num_objects=1: "):
+        sqair.build(paper)
+
+
+def has_gradients(experiment, params, batch):
+    loss = lambda params: experiment.loss(params, batch, jax.random.split(jax.random.key(0), 4), 0, ())  # noqa: E731
+    assert jax.tree.structure(jax.eval_shape(jax.grad(loss, has_aux=True), params)[0]) == jax.tree.structure(params)
 
 
 def test_it_needs_a_path(tmp_path):

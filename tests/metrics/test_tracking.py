@@ -1,5 +1,7 @@
 """Tracking figures of hand-made tracks: two squares that move down side by side, in four frames."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -26,11 +28,11 @@ def make_tracks() -> dict[str, np.ndarray]:
 
 
 def figures(tracks: dict, truth: tuple | None = None, **options) -> list[float]:
-    """MOTA, IDF1 and the share of identity switches."""
+    """MOTA, IDF1, and the shares of identity switches and of what is matched."""
     evaluated = tracking.evaluate(
         **tracks, **dict(zip(("true_boxes", "there"), truth or make_truth(), strict=True)), **options
     )
-    assert tuple(evaluated) == ("mota", "idf1", "identity_switches")
+    assert tuple(evaluated) == ("mota", "idf1", "identity_switches", "tracked")
     return list(evaluated.values())
 
 
@@ -53,7 +55,7 @@ def test_what_is_left_out_is_said(monkeypatch, capsys):
 
 @needs_trackeval
 def test_perfect_tracks():
-    assert figures(make_tracks()) == [1, 1, 0]
+    assert figures(make_tracks()) == [1, 1, 0, 1]
     assert hota(make_tracks()) == pytest.approx([1, 1, 1])
 
 
@@ -205,18 +207,22 @@ def test_path_errors_by_hand():
     boxes, found = true[:, :, ::-1].copy(), np.ones((1, 5, 2))  # in other slots
     boxes[0, 2:, 1] = boxes[0, 1, 1] + [1, 0, 1, 0]
     found[0, 3:, 1] = 0
-    figures = tracking.path_errors(boxes, found, true, there, given=2)
+    find = functools.partial(tracking.path_errors, true_boxes=true, there=there, given=2)
+    figures = find(boxes, found, canvas=(50, 50))
     still = [1.0, 3.0, 5.0]  # the true one is 2, 4, 6 pixels from where it was
     assert figures["path_error"] == pytest.approx(np.mean([*still, 0, 0]))
     assert figures["path_copied_error"] == pytest.approx(np.mean([2, 4, 6, 1, 2]))
-    assert figures["path_momentum_error"] == pytest.approx(0)
+    assert figures["path_momentum_error"] == figures["path_mirrored_error"] == pytest.approx(0)
+    turned = find(boxes, found, canvas=(50, 22))  # the second one's corner goes to 22 and back to 21, in truth to 23
+    assert turned["path_momentum_error"] == pytest.approx(0)
+    assert turned["path_mirrored_error_t"] == pytest.approx([0.0, 1.0, 0.0])
     assert figures["path_kept"] == pytest.approx(3 / 5)
     assert figures["path_error_t"] == pytest.approx([0.5, 1.5, 5.0])
     assert figures["path_copied_error_t"] == pytest.approx([1.5, 3.0, 6.0])
     assert figures["path_kept_t"] == pytest.approx([1.0, 0.5, 0.0])
-    nothing = tracking.path_errors(boxes, 0 * found, true, there, given=2)
+    nothing = find(boxes, 0 * found, canvas=(50, 50))
     assert all(np.isnan(value).all() for value in nothing.values())
-    apart = tracking.path_errors(boxes + 500.0, found, true, there, given=2)
+    apart = find(boxes + 500.0, found, canvas=(50, 50))
     assert np.isnan(apart["path_error"])
 
 

@@ -20,6 +20,7 @@ _FIGURES = {  # our name: TrackEval's family and name
     "mota": ("clear", "MOTA"),
     "idf1": ("identity", "IDF1"),
     "identity_switches": ("clear", "IDSW"),
+    "tracked": ("clear", "CLR_Re"),
     "hota": ("hota", "HOTA"),
     "deta": ("hota", "DetA"),
     "assa": ("hota", "AssA"),
@@ -55,10 +56,11 @@ def evaluate(
       families: which figures are wanted, of ``FAMILIES``. Those of HOTA take several times as long as all others.
 
     Returns:
-      Of 'clear', ``mota`` (at most 1) and ``identity_switches``, the share of the true boxes at which the identity that
-      follows an object has become another; of 'identity', ``idf1``; of 'hota', ``hota`` and its parts, ``deta`` for
-      detection and ``assa`` for association (Luiten et al., *HOTA: A Higher Order Metric for Evaluating Multi-Object
-      Tracking*, 2020), each the mean over HOTA's 19 thresholds. All but MOTA are in [0, 1].
+      Of 'clear', ``mota`` (at most 1), ``tracked``, the share of the true boxes that are matched, and
+      ``identity_switches``, the share of the true boxes at which the identity that follows an object has become
+      another; of 'identity', ``idf1``; of 'hota', ``hota`` and its parts, ``deta`` for detection and ``assa`` for
+      association (Luiten et al., *HOTA: A Higher Order Metric for Evaluating Multi-Object Tracking*, 2020), each the
+      mean over HOTA's 19 thresholds. All but MOTA are in [0, 1].
 
     Raises:
       UserError: TrackEval is not installed.
@@ -124,7 +126,7 @@ def rediscoveries(
 
 
 def path_errors(
-    boxes: ArrayLike, found: ArrayLike, true_boxes: ArrayLike, there: ArrayLike, *, given: int
+    boxes: ArrayLike, found: ArrayLike, true_boxes: ArrayLike, there: ArrayLike, *, given: int, canvas: tuple[int, int]
 ) -> dict[str, Any]:
     """How far imagined boxes are from where objects truly go after the ``given`` frames.
 
@@ -135,25 +137,31 @@ def path_errors(
       boxes: ``[M, T, N, 4]``, as seen in the given frames, imagined in later ones; ``found [M, T, N]``.
       true_boxes: ``[M, T, R, 4]``, with ``there [M, T, R]``.
       given: from 2 to T - 1.
+      canvas: height and width, pixels.
 
     Returns:
       Mean distances of centres, in pixels: ``path_error``, ``path_copied_error`` of boxes that stay as they were in the
-      last given frame, ``path_momentum_error`` of those that go on as in the last two, if they were found in both; and
-      ``path_kept``, the share of the followed ones that is still found. The same with ``_t``: lists, of each later
-      frame. NaN without any to follow.
+      last given frame, ``path_momentum_error`` of those that go on as in the last two, if they were found in both,
+      ``path_mirrored_error`` of those that do but turn round where their top left corner leaves the canvas, as that of
+      moving digits does (`objcentric.data.moving`); and ``path_kept``, the share of the followed ones that is still
+      found. The same with ``_t``: lists, of each later frame. NaN without any to follow.
     """
     overlap = iou(boxes, true_boxes) * (np.asarray(found) > 0)[..., None] * (np.asarray(there) > 0)[..., None, :]
     (centre, true), found = (_centres(each) for each in (boxes, true_boxes)), np.asarray(found) > 0
     there, last = np.asarray(there) > 0, given - 1
     later = np.arange(1, there.shape[1] - last)[:, None]
-    names = ("path_error", "path_copied_error", "path_momentum_error", "path_kept")
+    names = ("path_error", "path_copied_error", "path_momentum_error", "path_mirrored_error", "path_kept")
+    sides = np.asarray(canvas, float)
     followed: dict[str, list[np.ndarray]] = {name: [np.zeros((0, len(later)))] for name in names}
     for m in range(len(overlap)):
         for n, r in zip(*linear_sum_assignment(overlap[m, last], maximize=True), strict=True):
             if not overlap[m, last, n, r] > 0:
                 continue
             step = (centre[m, last, n] - centre[m, last - 1, n]) * found[m, last - 1, n]
-            guesses = centre[m, given:, n], centre[m, last, n], centre[m, last, n] + later * step
+            ahead = centre[m, last, n] + later * step
+            half = centre[m, last, n] - np.asarray(boxes)[m, last, n, :2]
+            mirrored = half + sides - np.abs(sides - (ahead - half) % (2 * sides))
+            guesses = centre[m, given:, n], centre[m, last, n], ahead, mirrored
             rows = [np.linalg.norm(guess - true[m, given:, r], axis=-1) for guess in guesses]
             for name, row in zip(names, [*rows, found[m, given:, n]], strict=True):
                 followed[name].append(np.where(there[m, given:, r], row, np.nan)[None])

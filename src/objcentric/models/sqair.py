@@ -11,19 +11,22 @@ Where the chapter leaves something open, or its parts disagree:
 - Free slots are taken again: the RNNs go through objects by slot, not in the order of discovery.
 - "Most recent object" (eq. 5.14) is the last one present; line 16 of algorithm 2 takes the last one processed.
 
-From the release, or so that the parameters are as many as in table 5.D.1, unless the config says otherwise:
+From the release, or so that the parameters are as many as in table 5.D.1, unless the option that is named says
+otherwise:
 
 - Where of q and p of propagation are centred on the latents before, where of new objects on the mean of the prior (of
-  a learned one, on where that begins), and the proposal is the place before plus a tenth of an MLP's output; without
-  ``centred`` MLPs tell the means themselves, as the chapter has it.
+  a learned one, on where that begins), and the proposal is the place before plus a tenth of an MLP's output (all of it,
+  and where of q on that, with ``motion="velocity"``); without ``centred`` MLPs tell the means themselves, as the
+  chapter has it.
 - The learned table of p(D_t | P_t) (eq. 5.8) has a part of its own for the first frame, and begins with few new objects
   after it; with ``one_discovery_table`` there is one part, which begins with as many objects as fit.
 - What of q mixes, by gates, the appearance before, the glimpse's and what the RNNs make of it; both parts of q share
   the linear layer from a glimpse's features to what; one MLP gives where and presence of new objects. Without
   ``shared_statistics`` each distribution of q has a two-layer MLP of its own, as in appendix 5.A.
 - Probabilities of presence stay within a margin, of p as of q (``presence_margin``).
-- Inputs of the temporal RNN pass an ELU after the linear layer that joins them.
-- The loss is divided by the number of frames, with which gradients grow.
+
+As in the release, always: inputs of the temporal RNN pass an ELU after the linear layer that joins them, and the loss
+is divided by the number of frames, with which gradients grow.
 
 Only in the release, and here where the config says so: a prior of where that is learnt (``where_prior``), a mean image
 (``mean_image``), a learnt factor of what is decoded (``decoder_scale``), a mask of proposals (``proposal_mask``) and a
