@@ -27,12 +27,13 @@ def make_tracks() -> dict[str, np.ndarray]:
     return {"boxes": boxes, "found": (identity >= 0).astype(np.float32), "identity": identity}
 
 
-def figures(tracks: dict, truth: tuple | None = None, **options) -> list[float]:
-    """MOTA, IDF1, and the shares of identity switches and of what is matched."""
+def figures(tracks: dict, truth: tuple | None = None, tracked: float = 1.0, **options) -> list[float]:
+    """MOTA, IDF1 and the share of identity switches, of tracks of which the share ``tracked`` is matched."""
     evaluated = tracking.evaluate(
         **tracks, **dict(zip(("true_boxes", "there"), truth or make_truth(), strict=True)), **options
     )
     assert tuple(evaluated) == ("mota", "idf1", "identity_switches", "tracked")
+    assert evaluated.pop("tracked") == tracked
     return list(evaluated.values())
 
 
@@ -55,7 +56,7 @@ def test_what_is_left_out_is_said(monkeypatch, capsys):
 
 @needs_trackeval
 def test_perfect_tracks():
-    assert figures(make_tracks()) == [1, 1, 0, 1]
+    assert figures(make_tracks()) == [1, 1, 0]
     assert hota(make_tracks()) == pytest.approx([1, 1, 1])
 
 
@@ -96,7 +97,7 @@ def test_an_object_is_missed_once(identity, switches):
     tracks["found"][0, 1, 0] = 0
     tracks["identity"][0, 2:, 0] = identity
     right = 7 - 1 * switches  # the track's longer part is right, of one box less
-    assert figures(tracks) == pytest.approx([1 - (1 + switches) / 8, right / 7.5, switches / 8])
+    assert figures(tracks, tracked=7 / 8) == pytest.approx([1 - (1 + switches) / 8, right / 7.5, switches / 8])
 
 
 @needs_trackeval
@@ -112,7 +113,7 @@ def test_something_is_found_where_nothing_is():
 def test_boxes_must_overlap():
     tracks = make_tracks()
     tracks["boxes"][..., [0, 2]] += 2  # IoU 1/3: every box is missed, and every track is another one
-    assert figures(tracks) == pytest.approx([-1, 0, 0])
+    assert figures(tracks, tracked=0) == pytest.approx([-1, 0, 0])
     assert figures(tracks, threshold=0.3) == pytest.approx([1, 1, 0])
     assert hota(tracks) == pytest.approx(3 * [6 / 19])  # of the thresholds .05, .10, ... .95, six are below 1/3
 
@@ -130,8 +131,8 @@ def test_nothing_at_all():
     """Gives no figure but 0, and does not change those of other sequences."""
     tracks, (boxes, there) = make_tracks(), make_truth()
     nothing = tracks | {"found": 0 * tracks["found"]}
-    assert figures(nothing, (boxes, 0 * there)) == [0, 0, 0]
-    assert figures(nothing) == [0, 0, 0]
+    assert figures(nothing, (boxes, 0 * there), tracked=0) == [0, 0, 0]
+    assert figures(nothing, tracked=0) == [0, 0, 0]
     assert hota(nothing) == hota(nothing, (boxes, 0 * there)) == [0, 0, 0]
     both = {name: np.concatenate([tracks[name], nothing[name]]) for name in tracks}
     truth = np.tile(boxes, (2, 1, 1, 1)), np.concatenate([there, 0 * there])
@@ -158,8 +159,8 @@ def test_families_of_figures():
     alone = {}
     for family in reversed(tracking.FAMILIES):
         alone |= tracking.evaluate(**tracks, **truth, families=[family])
-    assert together == alone and len(alone) == 6
-    assert list(together)[:3] == list(tracking.evaluate(**tracks, **truth))
+    assert together == alone and len(alone) == 7
+    assert list(together)[:4] == list(tracking.evaluate(**tracks, **truth))
     with pytest.raises(ValueError, match="choose of clear, identity, hota"):
         tracking.evaluate(**tracks, **truth, families=["HOTA"])
 
