@@ -82,6 +82,18 @@ def test_objectives_train_alike_on_one_device_and_on_four(name, monkeypatch, tmp
         assert 1e-4 < moved < 0.1
 
 
+@pytest.mark.parametrize("name", [name for name in targets.TARGETS if name not in targets.CONTINUOUS])
+def test_every_objective_has_gradients(name, monkeypatch):
+    monkeypatch.setattr(air.air, "make", toy)
+    experiment = air.build(scenes.make_config(objective__name=name), data=scenes.make_data())
+    params, aux = jax.eval_shape(experiment.init, jax.random.key(0))
+    batch, keys = {"image": jnp.asarray(experiment.data.train["image"][:4])}, jax.random.split(jax.random.key(0), 4)
+    loss = lambda params, aux: experiment.loss(params, batch, keys, 0, aux)  # noqa: E731
+    grads, (metrics, _) = jax.eval_shape(jax.grad(loss, has_aux=True), params, aux)
+    assert jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, params)
+    assert {"bound", "log_likelihood", "count", "presence_prior"} <= metrics.keys()
+
+
 def test_objects_are_in_order_in_dreams_alone(monkeypatch):
     """Wake-sleep learns from dreams in an order; the draws that defend delta-WW have the prior's density, with none."""
     where = jnp.array([[0.0, 0.5, 0.5], [0.0, -0.5, -0.5], [0.0, -2.0, -2.0]])  # from a corner: far, near, absent

@@ -143,8 +143,8 @@ def path_errors(
       Mean distances of centres, in pixels: ``path_error``, ``path_copied_error`` of boxes that stay as they were in the
       last given frame, ``path_momentum_error`` of those that go on as in the last two, if they were found in both,
       ``path_mirrored_error`` of those that do but turn round where their top left corner leaves the canvas, as that of
-      moving digits does (`objcentric.data.moving`); and ``path_kept``, the share of the followed ones that is still
-      found. The same with ``_t``: lists, of each later frame. NaN without any to follow.
+      digits with the paper's motion does (`objcentric.data.moving`); and ``path_kept``, the share of the followed ones
+      that is still found. The same with ``_t``: lists, of each later frame. NaN without any to follow.
     """
     overlap = iou(boxes, true_boxes) * (np.asarray(found) > 0)[..., None] * (np.asarray(there) > 0)[..., None, :]
     (centre, true), found = (_centres(each) for each in (boxes, true_boxes)), np.asarray(found) > 0
