@@ -82,6 +82,7 @@ def record(
 
     Args:
       workdir: the run's folder, holding config.json and eval.json; of a study maybe table.md, which is shown as it is.
+        Of a folder that config.data.path names only the last part is kept: the others are of this machine.
       experiment: name of the table it belongs to; '' takes the config's.
       variant: distinguishes results of one experiment; letters, digits, '-', '_' and '.', or ''.
       title: label of its row.
@@ -108,7 +109,7 @@ def record(
         variant=variant,
         title=title,
         command=command or ("" if add else run.figures["command"]),
-        config=run.config,
+        config=_portable(run.config),
         seeds=run.figures["seeds"],
         steps=run.figures["steps"],
         wall_seconds=round(run.figures["wall_seconds"], 1),
@@ -130,6 +131,11 @@ def record(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path
+
+
+def _portable(config: dict[str, Any]) -> dict[str, Any]:
+    data = config.get("data", {})
+    return config | {"data": data | {"path": Path(data["path"]).name}} if data.get("path") else config
 
 
 def _joined(old: Result, new: Result) -> Result:

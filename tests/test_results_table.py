@@ -57,6 +57,12 @@ def test_one_seed_is_recorded_with_its_scalars_only(one_seed, tmp_path):
     }
 
 
+def test_of_a_local_folder_the_last_part_is_kept(one_seed, tmp_path):
+    (one_seed / "config.json").write_text(json.dumps({"experiment": "air", "data": {"path": "/home/me/mot/PETS"}}))
+    path = results_table.record(one_seed, "", "", "AIR", results=tmp_path)
+    assert json.loads(path.read_text())["config"]["data"] == {"path": "PETS"}
+
+
 def test_several_seeds_are_averaged_and_none_is_left_out(three_seeds, tmp_path):
     path = results_table.record(three_seeds, "air", "mnist", "M", "hard", {"kl": 9.0}, command="y", results=tmp_path)
     assert path.name == "air_mnist.json"
