@@ -40,7 +40,7 @@ HEADER = """# Capsules
 Written by `python -m benchmarks.capsules --write` on {date}: {machine}.
 
 A training step of `configs/ccae.py` and `configs/scae.py` and of changes to them, on one device. Settings take turns,
-{turns} of them; times are the best, ratios (to the first row of the same config) the median. Memory is what the
+{turns} of them; times are the best, ratios (to the first row of the same model) the median. Memory is what the
 compiled step holds, its arguments included.
 
 {table}
@@ -78,14 +78,18 @@ ALONE_COLUMNS = {
 class Setting(NamedTuple):
     config: str  # 'ccae', 'scae' or with a variant 'scae:mnist40'
     changes: tuple[tuple[str, object], ...] = ()
+    parts_alone: bool = False  # whether it is the first stage of a curriculum, of parts alone
 
 
+PLAIN = ("losses.refine", 0), ("evaluate.refine", 0)  # the encoder is its own teacher
 ALL = ("curriculum.parts_fixed", False)  # parts and objects learn together
 SETTINGS = [
     Setting("ccae"),
-    Setting("ccae", (("model.decoder", "baseline"),)),
-    Setting("ccae", (("model.num_capsules", 12),)),
+    Setting("ccae", PLAIN),
+    Setting("ccae", (*PLAIN, ("model.num_capsules", 12))),
+    Setting("ccae:baseline"),
     Setting("scae:mnist40", (ALL,)),
+    Setting("scae:mnist40", parts_alone=True),
     Setting("scae:mnist40"),  # objects alone
     Setting("scae:mnist40", (ALL, ("model.pixel_stride", 1))),
     Setting("scae:mnist40", (ALL, ("train.batch_size", 128))),
@@ -123,17 +127,18 @@ def make_config(setting: Setting) -> ConfigDict:
 
 
 def measure(settings: Sequence[Setting], turns: int) -> list[dict]:
-    """Figures of each setting, by the names in `COLUMNS`; ratios are to the first one of the same config."""
+    """Figures of each setting, by the names in `COLUMNS`; ratios are to the first one of the same model."""
     configs = [make_config(setting) for setting in settings]
-    programs = [learning(config) for config in configs]
+    programs = [learning(config, setting.parts_alone) for setting, config in zip(settings, configs, strict=True)]
     seconds, ratios = take_turns(programs, turns)
     rows = []
     for i, (setting, config) in enumerate(zip(settings, configs, strict=True)):
-        first = next(j for j, other in enumerate(settings) if other.config == setting.config)
+        first = next(j for j, other in enumerate(configs) if other.experiment == config.experiment)
+        changes = [f"{field}={value}" for field, value in setting.changes]
         rows.append(
             {
                 "config": setting.config,
-                "change": ", ".join(f"{field}={value}" for field, value in setting.changes),
+                "change": ", ".join(changes + ["parts alone"] * setting.parts_alone),
                 "batch": config.train.batch_size,
                 "steps_per_s": 1 / seconds[i],
                 "examples_per_s": config.train.batch_size / seconds[i],
@@ -145,9 +150,13 @@ def measure(settings: Sequence[Setting], turns: int) -> list[dict]:
     return rows
 
 
-def learning(config: ConfigDict) -> Program:
-    experiment = importlib.import_module(f"experiments.{config.experiment}")
-    return training(experiment.build(config, data=noise(config)), config.train.batch_size)
+def learning(config: ConfigDict, parts_alone: bool = False) -> Program:
+    module = importlib.import_module(f"experiments.{config.experiment}")
+    experiment = whole = module.build(config, data=noise(config))
+    if parts_alone:
+        batch_of = whole.stages[0].batch
+        experiment = whole._replace(loss=lambda params, batch, *rest: whole.loss(params, batch_of(batch), *rest))
+    return training(experiment, config.train.batch_size)
 
 
 def measure_perceptrons(turns: int, config: ConfigDict | None = None) -> list[dict]:

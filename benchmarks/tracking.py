@@ -140,6 +140,7 @@ def noise(config: ConfigDict) -> Data:
         "filmed": np.ones((num, FRAMES), np.uint8),
         "boxes": np.tile(np.float32([50, 60, 90, 80]), (num, FRAMES, objects, 1)),
         "presence": np.ones((num, FRAMES, objects), np.uint8),
+        "known": np.ones((num, FRAMES, objects), np.uint8),
         "identity": np.ones((num, objects), np.int32),
     }
     return Data(split, split, split)

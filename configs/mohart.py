@@ -7,6 +7,10 @@ python launch.py --config=configs/mohart.py:hart --config.data.path=FOLDER --wor
 python launch.py --config=configs/mohart.py:paper --config.data.path=FOLDER --workdir=runs/mohart_paper
 python launch.py --config=configs/mohart.py:drone --config.data.path=FOLDER --workdir=runs/mohart_drone
 python launch.py --config=configs/mohart.py --config.data.format=detrac --config.data.path=FOLDER --workdir=runs/detrac
+
+Which videos train and which test is up to --config.data.videos and --config.data.test_videos, patterns of their names:
+the thesis trains on 44 of UA-DETRAC's 60 training videos and tests on the other 16; and it adds three videos of 2D MOT
+2015 to those of MOT17, which is done by copying their folders beside one another.
 """
 
 from ml_collections import ConfigDict
@@ -71,7 +75,7 @@ def data() -> ConfigDict:
     c.max_rate = 0.0  # frames per second; of a video with more, only every second one is used, or third, ...; 0: all
     # are. MOTChallenge tells the rate, elsewhere this does nothing
     c.num_objects = 5  # M, most objects of a sequence; 1: single objects, as HART's
-    c.overlap = 0.5  # share of a sequence that the next one repeats, in [0, 1)
+    c.overlap = 0.5  # share of a sequence that the next one repeats, in [0, 1); tests, too, then count frames twice
     c.train_share = 0.6  # of each video's frames, the first
     c.valid_share = 0.1  # the next; the rest tests. The thesis has no validation: the last tenth of its 70% is ours
     c.mirror = True  # whether training sequences come also mirrored: twice as many

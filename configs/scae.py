@@ -40,7 +40,7 @@ def get_config(variant: str = "embedded") -> ConfigDict:
     config.data, config.model, config.losses = data(), model(), losses()
     config.curriculum, config.evaluate = curriculum(), evaluate()
     config.optimizer.update(learning_rate=1e-3, warmup_steps=500, clip_norm=10.0)
-    config.train.update(num_steps=12_000, batch_size=64, inner_steps=50, log_every=100)
+    config.train.update(batch_size=64, inner_steps=50, log_every=100)
     config.train.update(eval_every=2_000, checkpoint_every=1_000)
     of_data(config, name)
     if preset:
@@ -86,7 +86,7 @@ def quick(config: ConfigDict) -> None:
     config.model.update(pose="matrix", relative=True, vote_std=0.06, initial_presence=0.1)
     config.losses.update(part_presence=1.0, deformation=30.0, upright=0.5)
     # The thesis' weights are for batches twice as large, with the square of whose size prior_between grows.
-    config.losses.update(prior_within=1.0, prior_between=0.7, posterior_within=5.0, posterior_between=5.0)
+    config.losses.update(parts=1.0, prior_within=1.0, prior_between=0.7, posterior_within=5.0, posterior_between=5.0)
     config.curriculum.update(parts_alone=12_000, parts_fixed=True)
     config.train.num_steps = 36_000
 
@@ -204,7 +204,8 @@ def curriculum() -> ConfigDict:
     c.parts_alone = 0  # until this step parts alone are learnt, and poses of parts in objects become those of
     # exemplars, images of the training split; 0: all is learnt at once, from random poses
     c.parts_fixed = False  # whether from then on objects alone are learnt, at a rate that begins anew; else all
-    # is learnt together
+    # is learnt together. Special features then stay as parts alone have taught them, and parts but for what is left of
+    # the optimizer's momentum
     return c
 
 

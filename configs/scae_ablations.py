@@ -9,9 +9,8 @@ and on the latter's transformed digits in place of affNIST, which --config.runs.
 'mnist_thesis' and 'mnist_release' are the same with the presets of configs/scae.py, and want an accelerator.
 
 Every ablation is trained in a run's folder of its own; those that are finished are not done again. Some differ by 6 to
-23 points from seed to seed: five seeds or more tell something. Of 13 rows with five seeds each, a run takes some 20
-minutes of a CPU core on scikit-learn's digits, all of them a day; on 40x40 MNIST it takes 45, all some four days.
---config.ablations='("full","no_noise")' does some of them.
+23 points from seed to seed: five seeds or more tell something. 13 rows with five seeds each are 65 runs for each data
+set, days of a CPU core. --config.ablations='("full","no_noise")' does some of them.
 """
 
 from ml_collections import ConfigDict

@@ -15,6 +15,7 @@ from objcentric.data import constellations, loader
 from objcentric.errors import UserError
 from objcentric.metrics import clustering
 from objcentric.models import capsules, ccae, sparsity
+from objcentric.models.model import fields_of
 from objcentric.nn import poses
 from objcentric.training import parallel, schedules
 from objcentric.training.experiment import Experiment
@@ -26,6 +27,7 @@ _NONE = -1e9  # logarithm of what a point that is absent adds; finite, for a sce
 EXEMPLARS = 16  # scenes among which one is chosen for each capsule
 MOST = 5  # capsules whose every choice is tried where explanations are refined
 TYPICAL = 0.04  # "consistently achieves below 4% error" (thesis): a run with more of it has failed
+BLIND = 0.3  # size of shapes, mean radius, and standard deviation of points, where nothing is known of a scene
 
 
 def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
@@ -33,7 +35,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     data = loader.load(config.data) if data is None else data
     check(config)
     world = constellations.make_config(config.data)
-    model = ccae.make(ccae.Config(**config.model))
+    model = ccae.make(typed(config))
     c, num_capsules = config.losses, config.model.num_capsules
 
     def annealed(start: float, end: float, step: Array) -> Array:
@@ -114,15 +116,18 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         which = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(config.data.seed), rows["seed"])
         scenes = constellations.batch(world, which)
         seen = jax.vmap(model.infer, (None, None, 0, 0))(params, None, scenes.points, scenes.presence)
-        better, e = seen, config.evaluate
+        found, e = {"winner": seen.winner}, config.evaluate
         if e.refine:
-            of_starts = jax.vmap(jax.random.fold_in, (0, None))(which, 1)
+            shape = params["generative"]["params"]["static"]
+            fold = jax.vmap(jax.random.fold_in, (0, None))
+            nothing = jax.vmap(guess, (0, None, 0))(fold(which, 2), shape, seen.capsules)
+            blind = seen._replace(capsules=nothing, explained=jax.vmap(model.explain)(scenes.points, nothing))
             refine = jax.vmap(functools.partial(model.refine, num_steps=e.refine, num_starts=e.starts))
-            better = refine(of_starts, scenes.points, scenes.presence, seen)
+            for name, start in (("refined", seen), ("unguided", blind)):
+                found[f"{name}_winner"] = refine(fold(which, 1), scenes.points, scenes.presence, start).winner
         return {
             **scenes._asdict(),
-            "winner": better.winner,
-            "first_winner": seen.winner,
+            **found,
             "log_likelihood": seen.explained.log_likelihood,
             "prior": jnp.exp(jax.vmap(capsules.log_prior_presence)(seen.capsules)),
         }
@@ -130,20 +135,22 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     def evaluate(params: dict, split: Any, key: Array, *, final: bool) -> dict[str, Any]:
         """Figures on a split, without noise.
 
-        ``error``: share of the points that are assigned to the wrong constellation (`clustering.rightly_assigned`), and
-        ``encoder_error``, that of the encoder alone if its explanations are refined; of the encoder is what follows.
+        ``error``: share of the points that are assigned to the wrong constellation (`clustering.rightly_assigned`);
+        with ``evaluate.refine`` also ``refined_error``, of the encoder's explanations after that, and
+        ``unguided_error``, which tells what the encoder is needed for: of a `guess` in place of its explanations.
         ``log_likelihood``: nats of a scene; ``capsules``: how many are there in the mean, a priori, and ``active``: the
         share of scenes in which each wins points.
         """
         seen = in_batches(look, params, split, key, config.evaluate.batch_size)
         there = seen["presence"] > 0
         size = num_capsules, len(world.patterns)
-        names = {"winner": "error"} | ({"first_winner": "encoder_error"} if config.evaluate.refine else {})
         errors = {
-            figure: 1 - clustering.segmentation_accuracy(seen[name], seen["constellation"], there, *size)
-            for name, figure in names.items()
+            f"{kind}error": 1
+            - clustering.segmentation_accuracy(seen[f"{kind}winner"], seen["constellation"], there, *size)
+            for kind in ("", "refined_", "unguided_")
+            if f"{kind}winner" in seen
         }
-        won = (seen["first_winner"][..., None] == np.arange(num_capsules)) & there[..., None]
+        won = (seen["winner"][..., None] == np.arange(num_capsules)) & there[..., None]
         return {
             **errors,
             "log_likelihood": float(np.mean(np.sum(seen["log_likelihood"], 1, where=there))),
@@ -179,6 +186,21 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     )
 
 
+def guess(key: Array, shape: Array, of: capsules.Capsules) -> capsules.Capsules:
+    """What one would say of a scene without looking: shapes ``[K, N, 2]`` somewhere in it, as likely there as not."""
+    radius = jnp.sqrt(jnp.mean(jnp.sum(jnp.square(shape), -1), -1))
+    linear = (BLIND / radius)[:, None, None] * jnp.eye(2)[None]
+    shift = jax.random.uniform(key, (len(shape), 2, 1), minval=-0.5, maxval=0.5)
+    pose = jnp.concatenate([linear, shift], -1)
+    return of._replace(
+        log_presence=jnp.full_like(of.log_presence, np.log(0.5)),
+        log_vote_presence=jnp.zeros_like(of.log_vote_presence),
+        pose=pose,
+        votes=poses.move(pose, shape),
+        scale=jnp.full_like(of.scale, BLIND),
+    )
+
+
 def offsets(points: Array, presence: Array, num_votes: int) -> Array:
     """Points ``[N, 2]`` that are there, told from their mean: ``[num_votes, 2]``; of too few one is repeated."""
     rows = jnp.argsort(-presence)[jnp.arange(num_votes) % len(presence)]
@@ -203,7 +225,7 @@ def check(config: ConfigDict) -> None:
     for name in ("batch_size", "num_pictures"):
         if config.evaluate[name] < 1:
             raise UserError(f"evaluate.{name}={config.evaluate[name]} must be at least 1")
-    m = ccae.Config(**config.model)
+    m = typed(config)
     for part in ("losses", "evaluate"):
         steps = config[part].refine
         if steps < 0:
@@ -216,6 +238,13 @@ def check(config: ConfigDict) -> None:
                 f"{part}.refine={steps} fits similarities of known shapes: set model.similarity, deformable=False,"
                 f" scale='scene', decoder='capsules' and num_capsules to {MOST} at most, or refine=0"
             )
+
+
+def typed(config: ConfigDict) -> ccae.Config:
+    fields = fields_of(config.model)
+    if unknown := [name for name in fields if name not in ccae.Config.__dataclass_fields__]:
+        raise UserError(f"model.{unknown[0]} is unknown: see configs/ccae.py")
+    return ccae.Config(**fields)
 
 
 def check_losses(c: ConfigDict, weights: tuple[str, ...]) -> None:

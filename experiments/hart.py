@@ -36,6 +36,7 @@ class Clip(NamedTuple):
     x: Array  # [T, H, W, C] in [0, 1]
     boxes: Array  # [T + ahead, M, 4]
     there: Array  # [T + ahead, M] 0 or 1
+    known: Array  # [T + ahead, M] 0 or 1, whether it is known if an object is there
     filmed: Array  # [T] 0 or 1; 0 after the end of a short video
 
 
@@ -63,7 +64,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             if tracker.distance:
                 values["features"], weights["features"] = distances(params, clip, seen), weights["tracking"]
             values["iou"], weights["iou"] = overlap(clip, seen, ahead), weights["tracking"]
-            # Of each sequence a mean, not of the batch, which may be shared among devices.
+            # Of each sequence a mean, not of the batch, which may be shared among devices; of filters (section 3.4) of
+            # all frames and trackers, whether there is an object or not.
             means = {name: mean_where(values[name], weights[name]) for name in ("iou", *terms)}
             return means, jnp.sum(jnp.square(jnp.mean(seen.filters, (0, 1))))
 
@@ -86,7 +88,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     def boxes_of(params: dict, rows: dict, keys: Array, mode: int) -> dict:
         looked = look(params, rows, keys, mode)
         seen = looked["seen"]
-        return {name: looked[name] for name in ("true", "there", "filmed", "dark")} | {
+        return {name: looked[name] for name in ("true", "there", "known", "filmed", "dark")} | {
             "boxes": seen.boxes,
             "found": nn.sigmoid(seen.presence) > 0.5,
         }
@@ -140,7 +142,7 @@ def looker(config: ConfigDict) -> Callable:
         dark = jnp.stack([frames < 0, black(key, length, config.task.black_frames), frames >= GIVEN])[mode]
         shown = hide(clip, dark)
         seen = hart.follow(tracker, params["tracker"], None, shown.x, clip.boxes[0], clip.there[0])
-        told = {"true": clip.boxes, "there": clip.there, "filmed": clip.filmed}
+        told = {"true": clip.boxes, "there": clip.there, "known": clip.known, "filmed": clip.filmed}
         return told | {"x": clip.x, "dark": dark, "seen": seen}
 
     @jax.jit
@@ -167,9 +169,12 @@ def reader(c: ConfigDict, num_frames: int, ahead: int) -> Callable:
     and the ``bias`` of `circles.simulate`.
     """
     if c.name != "circles":
-        return lambda row, bias=0.0: Clip(
-            row["image"].astype(jnp.float32) / 255, row["boxes"], row["presence"].astype(jnp.float32), row["filmed"]
-        )
+
+        def read(row: dict, bias: Array | float = 0.0) -> Clip:
+            there, known = (row[name].astype(jnp.float32) for name in ("presence", "known"))
+            return Clip(row["image"].astype(jnp.float32) / 255, row["boxes"], there, known, row["filmed"])
+
+        return read
 
     whole = circles.make_config(c, num_frames + ahead)
 
@@ -179,7 +184,8 @@ def reader(c: ConfigDict, num_frames: int, ahead: int) -> Callable:
         drawn = circles.simulate(world, jax.random.fold_in(jax.random.key(c.seed), row["seed"]), bias)
         render = jax.vmap(lambda position, identity: circles.render(world, position, identity))
         x = render(drawn.position[:frames], drawn.identity[:frames])
-        return Clip(x, circles.boxes(world, drawn.position), jnp.ones(drawn.identity.shape), jnp.ones(frames))
+        always = jnp.ones(drawn.identity.shape)
+        return Clip(x, circles.boxes(world, drawn.position), always, always, jnp.ones(frames))
 
     return simulate
 
@@ -189,7 +195,7 @@ def cut(batch: dict, length: int) -> dict:
     if "seed" in batch:
         numbers = jnp.arange(length, dtype=jnp.int32)[None]
         return batch | {"frames": jnp.broadcast_to(numbers, (len(batch["seed"]), length))}
-    return {name: batch[name][:, :length] for name in ("image", "filmed", "boxes", "presence")}
+    return {name: batch[name][:, :length] for name in ("image", "filmed", "boxes", "presence", "known")}
 
 
 def black(key: Array, num_frames: int, longest: int) -> Array:
@@ -238,8 +244,8 @@ def losses(clip: Clip, seen: hart.Seen, canvas: tuple[int, int, int], ahead: int
         there[1:num_frames],
     )
     now, later = there[1:num_frames], there[1 + ahead :]
-    weights = {"tracking": later, "spatial": now, "appearance": now, "presence": jnp.broadcast_to(there[0], now.shape)}
-    return values, weights
+    told = there[:1] * clip.known[1:num_frames]
+    return values, {"tracking": later, "spatial": now, "appearance": now, "presence": told}
 
 
 def figures_of(mode: str, seen: dict, ahead: int, num_frames: int, final: bool) -> dict[str, Any]:
@@ -247,31 +253,35 @@ def figures_of(mode: str, seen: dict, ahead: int, num_frames: int, final: bool) 
 
     Args:
       seen: ``boxes [M, T, N, 4]`` predicted, ``found [M, T, N]`` whether trackers think that their object is there;
-        ``true [M, T + ahead, N, 4]``, ``there [M, T + ahead, N]``; ``dark [M, T]`` which frames were black; ``filmed
-        [M, T]``, those after the end of a video do not count.
+        ``true [M, T + ahead, N, 4]``; ``there`` and ``known``, ``[M, T + ahead, N]``, an object whose presence is not
+        known being neither found nor missed; ``dark [M, T]`` which frames were black; ``filmed [M, T]``, those after
+        the end of a video do not count.
       num_frames: T or less, of the first frames on which all figures but those of each frame are.
 
     Returns:
-      ``mean_iou``, of all frames but the first, which is given, and of each frame ``iou_t``; those of the baselines,
-      ``static_`` and ``momentum_`` (which is given two boxes); ``presence_accuracy``. In a prediction they are of its
-      first `FORESEEN` black frames. A blackout adds ``unseen_iou``, also of the baselines, of the black ones.
+      ``mean_iou``, of all frames but the first, which is given, and of each frame ``iou_t``, the given ones, too; those
+      of the `baselines`, ``static_`` and ``momentum_``, of the same frames; ``presence_accuracy``. In a prediction they
+      are of its first `FORESEEN` black frames. A blackout adds ``unseen_iou``, also of the baselines, of the black
+      ones. ``final`` adds ``success`` and ``precision``, the latter at distances in pixels of the frames that trackers
+      see, which are smaller than those that were filmed.
     """
     true, there = seen["true"][:, ahead:], seen["there"][:, ahead:]
     first = GIVEN if mode == "prediction" else 1
     end = first + FORESEEN if mode == "prediction" else num_frames
-    guesses = {"": (seen["boxes"], first)} | baselines(seen["true"], seen["there"], ahead, first)
+    guesses = {"": seen["boxes"]} | baselines(seen["true"], seen["there"], ahead, first)
     unseen = there * seen["dark"][..., None]
     figures = {}
-    for name, (guess, begin) in guesses.items():
+    for name, guess in guesses.items():
         prefix, whole = name and f"{name}_", following.iou_per_step(guess, true, there)[0]
         figures[f"{prefix}iou" if name else "mean_iou"] = following.mean_iou(
-            guess[:, :end], true[:, :end], there[:, :end], first=begin
+            guess[:, :end], true[:, :end], there[:, :end], first=first
         )
         if mode == "blackout":
             figures[f"{prefix}unseen_iou"] = following.mean_iou(guess[:, :end], true[:, :end], unseen[:, :end])
         figures[f"{prefix}iou_t"] = (whole[:end] if mode == "prediction" else whole).tolist()
     boxes, true, there = (each[:, :num_frames] for each in (seen["boxes"], true, there))
-    given = (there[:, :1] > 0) & (seen["filmed"][:, :num_frames, None] > 0)
+    known = seen["known"][:, ahead:][:, :num_frames] > 0
+    given = (there[:, :1] > 0) & (seen["filmed"][:, :num_frames, None] > 0) & known
     if not ahead:
         right = seen["found"] == (there > 0)
         figures["presence_accuracy"] = float(np.mean(right[:, 1:], where=given[:, 1:]))
@@ -287,16 +297,17 @@ def figures_of(mode: str, seen: dict, ahead: int, num_frames: int, final: bool) 
     return figures
 
 
-def baselines(true: np.ndarray, there: np.ndarray, ahead: int, given: int) -> dict[str, tuple[np.ndarray, int]]:
-    """Boxes ``[M, T, N, 4]`` of 'static', given the boxes of ``given`` frames, and of 'momentum', which is given those
-    of `GIVEN`; and the first frame in which they count. In worlds seen ``ahead`` both know the boxes of each frame.
+def baselines(true: np.ndarray, there: np.ndarray, ahead: int, given: int) -> dict[str, np.ndarray]:
+    """Boxes ``[M, T, N, 4]`` of 'static', given the boxes of ``given`` frames, and of 'momentum', which needs those of
+    `GIVEN` and stays in the others. In worlds seen ``ahead`` both know the boxes of each frame.
     """
     if not ahead:
+        static = following.static(true, there, given=given)
         momentum = following.momentum(true, there, given=GIVEN)
-        return {"static": (following.static(true, there, given=given), given), "momentum": (momentum, GIVEN)}
+        return {"static": static, "momentum": np.concatenate([static[:, :GIVEN], momentum[:, GIVEN:]], 1)}
     now = true[:, :-ahead]
     before = np.concatenate([now[:, :1], now[:, :-1]], 1)
-    return {"static": (now, 1), "momentum": (now + ahead * (now - before), 1)}
+    return {"static": now, "momentum": now + ahead * (now - before)}
 
 
 def dimmed(clip: dict) -> np.ndarray:
@@ -361,6 +372,8 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"data.num_frames={num_frames}: use {GIVEN + 1} or more")
     if task.ahead < 0 or (task.ahead and config.data.name != "circles"):
         raise UserError(f"task.ahead={task.ahead}: use 0, or with data.name='circles' more")
+    if task.decay < 0:
+        raise UserError(f"task.decay={task.decay}: use 0 or more")
     if not 0 <= task.blackout <= 1:
         raise UserError(f"task.blackout={task.blackout} must lie in [0, 1]")
     if not 1 <= task.black_frames <= num_frames - GIVEN:

@@ -325,19 +325,21 @@ def check(config: ConfigDict, data: loader.Data) -> None:
         raise UserError(f"model.num_capsules={config.model.num_capsules} begin as exemplars: {many} images are too few")
     splits = [split for split in data if isinstance(split, dict)]  # a stream's labels are read in the end alone
     labels = [split["label"] for split in splits if "label" in split]
-    many, wanted = len(np.unique(np.concatenate(labels))) if labels else 0, config.evaluate.num_clusters
-    if 0 < wanted < many:
-        raise UserError(f"evaluate.num_clusters={wanted} cannot match {many} classes: use {many} or more")
-    numbers = {f"data.num_{name}": len(getattr(data, name).get("label", ())) for name in ("valid", "test")}
+    few = {f"data.num_{name}": len(getattr(data, name).get("label", ())) for name in ("valid", "test")}
     if config.evaluate.affnist:
         if tuple(config.data.canvas) != (40, 40) or config.model.channels != 1:
             raise UserError("evaluate.affnist has images of 40x40x1: set data.canvas=(40, 40), or affnist=''")
-        numbers["evaluate.num_affnist"] = len(read_affnist(config)[1])  # what is missing is told before training
-    if any(numbers.values()):
-        numbers["evaluate.num_train"] = num_fitted(config, data)
-    for name, few in numbers.items():
-        if 0 < few < max(wanted, many):
-            raise UserError(f"{few} images cannot make {max(wanted, many)} clusters: take more of them, by {name}")
+        labels.append(read_affnist(config)[1])  # what is missing is told before training
+        few["evaluate.num_affnist"] = len(labels[-1])
+    many, wanted = len(np.unique(np.concatenate(labels))) if labels else 0, config.evaluate.num_clusters
+    if 0 < wanted < many:
+        raise UserError(f"evaluate.num_clusters={wanted} cannot match {many} classes: use {many} or more")
+    if any(few.values()):
+        few["evaluate.num_train"] = num_fitted(config, data)
+    for name, images in few.items():
+        clusters = max(wanted, 0 if name == "data.num_valid" else many)  # validation may have fewer classes
+        if 0 < images < clusters:
+            raise UserError(f"{images} images cannot make {clusters} clusters: raise {name}, or give more images")
     if alone and any(side > most for side, most in zip(image.shape[1:3], config.data.canvas, strict=True)):
         raise UserError(
             f"data.canvas={tuple(config.data.canvas)} is smaller than images, {image.shape[1:3]}, which objects begin"

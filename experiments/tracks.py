@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from experiments import hart
 from objcentric import plots_tracking
@@ -66,12 +67,18 @@ def check(runs: dict[str, Run], arguments: argparse.Namespace) -> None:
     """UserError where the runs have not the same data, or the rest asks for what is not there."""
     (name, first), *others = runs.items()
     for other, run in others:
-        if (run.config.data, run.config.task.ahead) != (first.config.data, first.config.task.ahead):
+        if _shown(run.config) != _shown(first.config):
             raise UserError(f"the runs {name} and {other} have other data or task.ahead: train both on the same")
     size, objects = loader.size(first.experiment.data.test), first.config.data.num_objects
     for field, value, most in (("sequences", arguments.sequences, size), ("of", arguments.of, objects)):
         if not 1 <= value <= most:
             raise UserError(f"--{field}={value}: use 1 to {most}")
+
+
+def _shown(config: ConfigDict) -> dict:
+    """What a run is shown: fields of config.data, but those that say where examples are kept, and task.ahead."""
+    fields = {name: value for name, value in config.data.items() if name not in ("cache_dir", "device_bytes")}
+    return fields | {"ahead": config.task.ahead}
 
 
 def draw(runs: dict[str, Run], mode: str, number: int, of: int) -> list:

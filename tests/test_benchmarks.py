@@ -8,6 +8,7 @@ import pytest
 from benchmarks import air_step, capsules, objectives, sqair_step, tracking
 from benchmarks.program import Program
 from configs import base
+from experiments import hart
 from objcentric import tracker as trackers
 from objcentric.models.capsules import ObjectDecoder
 from tests.experiments import labelled_images, sequences, videos
@@ -137,6 +138,14 @@ def test_measures_trackers(monkeypatch):
     assert header.startswith("| relation | objects | followed, frames/s |") and line.startswith("| attention | 3 |")
 
 
+@pytest.mark.parametrize("setting", tracking.SETTINGS)
+def test_settings_of_trackers(setting):
+    config = tracking.make_config(setting)
+    params = jax.eval_shape(hart.build(config, data=tracking.noise(config)).init, jax.random.key(0))[0]
+    assert ("relation" in params["tracker"]) == (setting.relation != "none")
+    assert tracking.noise(config).train["boxes"].shape[2] == setting.objects
+
+
 @pytest.mark.parametrize(("relation", "tolerance"), [("none", 0.02), ("attention", 0.1)])
 def test_cost_of_trackers_is_linear_in_objects(relation, tolerance):
     """In operations, which are the same everywhere; of self-attention a little is quadratic."""
@@ -188,8 +197,15 @@ def test_objects_one_by_one_are_the_batched_ones():
 
 
 @pytest.mark.parametrize("setting", capsules.SETTINGS)
-def test_settings_of_capsules_are_configs(setting):
-    config = capsules.make_config(setting)
-    for field, value in setting.changes:
-        part, name = field.split(".")
-        assert config[part][name] == value
+def test_settings_of_capsules_are_of_steps(setting, monkeypatch):
+    """Each has a loss, which is traced, not compiled."""
+
+    def trace(experiment, batch_size):
+        params, aux = jax.eval_shape(experiment.init, jax.random.key(0))
+        batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[:2]), experiment.data.train)
+        keys = jax.random.split(jax.random.key(0), 2)
+        return jax.eval_shape(lambda params: experiment.loss(params, batch, keys, 0, aux), params)
+
+    monkeypatch.setattr(capsules, "training", trace)
+    total, (terms, _) = capsules.learning(capsules.make_config(setting), setting.parts_alone)
+    assert total.shape == () and ("exemplars" in terms) == setting.parts_alone

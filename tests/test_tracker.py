@@ -1,5 +1,6 @@
 """Trackers at work on videos, from the folder of a run."""
 
+import json
 from types import SimpleNamespace
 
 import jax
@@ -10,7 +11,7 @@ from PIL import Image
 import objcentric
 from experiments import hart
 from objcentric import tracker
-from objcentric.data import video
+from objcentric.data import mot, video
 from objcentric.errors import UserError
 from objcentric.models import hart as model
 from objcentric.nn.appearance import read_weights, write_weights
@@ -60,6 +61,39 @@ def test_a_run_that_predicts_later_frames_does_not_track(monkeypatch):
     monkeypatch.setattr(tracker, "restore_run", lambda *_: SimpleNamespace(config=videos.make_toy()))
     with pytest.raises(UserError, match="toy predicts 1 frames ahead: give a run with task.ahead=0"):
         objcentric.track(FRAMES, BOXES, "runs/toy")
+
+
+def test_corners_are_in_order(run, monkeypatch):
+    """Whatever a tracker, which need not order them, says."""
+
+    def make(config, num):
+        made, canvas = model_of(config, num)
+
+        def step(*arguments):
+            state, seen = made.step(*arguments)
+            return state, seen._replace(boxes=seen.boxes[:, [2, 1, 0, 3]])
+
+        return made._replace(step=step), canvas
+
+    model_of, right = tracker.make, objcentric.track(FRAMES, BOXES, run).boxes
+    monkeypatch.setattr(tracker, "make", make)
+    np.testing.assert_array_equal(objcentric.track(FRAMES, BOXES, run).boxes, right)
+    assert (right[..., 2:] >= right[..., :2]).all()
+
+
+def test_joint_relations_are_of_as_many_objects_as_in_training():
+    config = videos.make_config(model__relation="mlp")
+    with pytest.raises(UserError, match="model.relation='mlp' was made for 3 objects: give as many boxes"):
+        tracker.make(config, 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "rate", "step"),
+    [({}, 30, 1), ({"frame_step": 2}, None, 2), ({"max_rate": 25.0}, 30, 2), ({"max_rate": 25.0}, None, 1)],
+)
+def test_steps_are_those_of_training(tmp_path, fields, rate, step):
+    (tmp_path / "config.json").write_text(json.dumps({"experiment": "hart", "data": fields}))
+    assert tracker.learnt_step(tmp_path, rate) == step
 
 
 def test_any_number_of_objects(run):
@@ -139,9 +173,11 @@ def test_the_command_writes_an_annotated_video(run, folder, ending, capsys):
     else:
         assert video.open(output).num_frames == 5
     rows = np.loadtxt(output.with_suffix(".txt"), delimiter=",")
-    assert rows.shape == (10, 7)
+    assert rows.shape == (10, 10)
     y0, x0, y1, x1 = BOXES[0]
-    np.testing.assert_allclose(rows[0], [1, 1, x0 + 1, y0 + 1, x1 - x0, y1 - y0, 1], atol=0.01)
+    np.testing.assert_allclose(rows[0], [1, 1, x0 + 1, y0 + 1, x1 - x0, y1 - y0, 1, -1, -1, -1], atol=0.01)
+    read = mot.read_boxes(output.with_suffix(".txt"))  # which they are to be read as
+    assert read.frame.tolist() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
 def test_the_command_begins_with_the_ground_truth_of_a_sequence(run, folder, capsys):
@@ -184,8 +220,10 @@ def test_a_run_whose_v1_began_with_a_file_does_not_need_it(tmp_path):
     loop.run(config, tmp_path / "run", lambda config: hasty(hart.build(config, data=videos.make_data())))
     (tmp_path / "v1.npz").unlink()
     assert np.isfinite(objcentric.track(FRAMES, BOXES, tmp_path / "run").boxes).all()
-    tracker.export_v1(tmp_path / "run", tmp_path / "learnt.npz")
-    learnt = read_weights(tmp_path / "learnt.npz", params["v1"])
+    tracker.export_v1(tmp_path / "run", tmp_path / "learnt")
+    learnt = read_weights(tmp_path / "learnt", params["v1"])
+    with pytest.raises(UserError, match="cannot write .*nowhere.* choose another file"):
+        tracker.export_v1(tmp_path / "run", tmp_path / "nowhere" / "learnt.npz")
     held = restore_run(tmp_path / "run", lambda config: tracker.skeleton(config, load=False)).params["tracker"]["v1"]
     jax.tree.map(np.testing.assert_array_equal, learnt, held)
 

@@ -5,9 +5,10 @@ python -m objcentric.tracker --run=runs/mohart --video=VIDEO --boxes=BOXES --out
 VIDEO is a file, a folder of frames or a MOTChallenge sequence; BOXES a text file with a line `y0 x0 y1 x1`, in pixels,
 for each object in the first frame. Of a MOTChallenge sequence those of its ground truth are taken if none are given.
 The output is an annotated video (.mp4 or .avi, which need OpenCV, or .gif); boxes are written beside it as MOTChallenge
-has them (frame, identity, left, top, width, height, presence), under the numbers that frames have in VIDEO. Where these
-leave a gap, trackers go on as if nothing were missing. Of a run that learnt from every n-th frame (data.frame_step)
-only every n-th is followed, unless --frame_step says otherwise.
+has them (frame, identity, left, top, width, height, presence, -1, -1, -1), under the numbers that frames have in VIDEO.
+Where these leave a gap, trackers go on as if nothing were missing. Of a run that learnt from every n-th frame
+(data.frame_step, or data.max_rate where VIDEO tells its rate) only every n-th is followed, unless --frame_step says
+otherwise.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from tqdm import tqdm
 
 from objcentric import plots_tracking
 from objcentric.data import frames as decoded
-from objcentric.data import mot, video
+from objcentric.data import mot, video, windows
 from objcentric.errors import UserError
 from objcentric.models import hart, ratm
 from objcentric.models.model import fields_of
@@ -85,7 +86,8 @@ def follow(
     for frame in source:
         frame = check_frame(frame, size)
         state, seen = step(params, None, state, read(frame), None)
-        yield frame, Tracked(np.asarray(seen.boxes) / scale, np.asarray(state.presence))
+        corners = (np.asarray(seen.boxes) / scale).reshape(-1, 2, 2)
+        yield frame, Tracked(np.sort(corners, axis=1).reshape(-1, 4), np.asarray(state.presence))  # y0 < y1, x0 < x1
 
 
 def check_frame(frame: ArrayLike | None, size: tuple[int, int] | None) -> np.ndarray:
@@ -150,7 +152,7 @@ def export_v1(run: str | Path, path: str | Path) -> None:
     """Writes V1 of a trained run to the file ``path``, an .npz that config.model.v1_weights may name.
 
     Raises:
-      UserError: the run cannot be read.
+      UserError: the run cannot be read, or the file not be written.
     """
     appearance.write_weights(path, restore_run(run, functools.partial(skeleton, load=False)).params["tracker"]["v1"])
 
@@ -194,16 +196,14 @@ def main(argv: list[str] | None = None) -> int:
     output = Path(arguments.output)
     table = output.with_suffix(".txt")
     try:
-        step = arguments.frame_step
-        if step is None:
-            step = workdir.read_config(Path(arguments.run)).get("data", {}).get("frame_step", 1)
-        if step < 1:
-            raise UserError(f"--frame_step={step}: use 1 or more")
+        if arguments.frame_step is not None and arguments.frame_step < 1:
+            raise UserError(f"--frame_step={arguments.frame_step}: use 1 or more")
         inputs = [Path(name).resolve() for name in (arguments.video, arguments.boxes) if name]
         for written in (output, table):
             if written.resolve() in inputs:
                 raise UserError(f"{written} would be written, but is read: choose another --output")
         source = video.open(arguments.video)
+        step = arguments.frame_step or learnt_step(arguments.run, source.rate)
         boxes = read_boxes(arguments.boxes) if arguments.boxes else first_boxes(arguments.video, source)
         output.parent.mkdir(parents=True, exist_ok=True)
         rows, chosen = [], range(0, source.num_frames, step)
@@ -215,13 +215,19 @@ def main(argv: list[str] | None = None) -> int:
                 write(plots_tracking.annotate(frame, tracked.boxes[shown], identities[shown]))
                 for i, ((y0, x0, y1, x1), presence) in enumerate(zip(*tracked, strict=True), 1):
                     place = f"{x0 + 1:.2f},{y0 + 1:.2f},{x1 - x0:.2f},{y1 - y0:.2f}"  # pixels counted from 1
-                    rows.append(f"{source.numbers[chosen[t - 1]]},{i},{place},{presence:.3f}")
+                    rows.append(f"{source.numbers[chosen[t - 1]]},{i},{place},{presence:.3f},-1,-1,-1")
         table.write_text("\n".join(rows) + "\n")
     except (UserError, OSError) as error:
         print(f"objcentric: {error}", file=sys.stderr)
         return 2
     print(f"{output}: {len(boxes)} objects in {t} frames; their boxes are in {table}")
     return 0
+
+
+def learnt_step(run: str | Path, rate: float | None) -> int:
+    """How many frames of a video of that rate a run went on by when it learnt."""
+    data = workdir.read_config(Path(run)).get("data", {})
+    return windows.frame_step(ConfigDict({"frame_step": 1, "max_rate": 0.0} | dict(data)), rate)
 
 
 def read_boxes(path: str | Path) -> np.ndarray:

@@ -1,4 +1,5 @@
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import mohart_toy, sqair_pedestrians
-from objcentric.data import loader, mot, pedestrians
+from objcentric.data import loader, mot, pedestrians, video
 from objcentric.errors import UserError
 from tests.data import test_labelled, tracks, videos
 from tests.experiments import sequences
@@ -255,6 +256,7 @@ def test_tracks_stream(tracks_config):
             "filmed": ((3, 4), "uint8"),
             "boxes": ((3, 4, 2, 4), "float32"),
             "presence": ((3, 4, 2), "uint8"),
+            "known": ((3, 4, 2), "uint8"),
             "identity": ((3, 2), "int32"),
         }
 
@@ -310,6 +312,63 @@ def test_mirrored_and_reversed_tracks(tracks_config):
     reverse = data.train.read(range(8, 10))  # of the first video there are 8 and then their reversals
     np.testing.assert_array_equal(reverse["image"][0], plain["image"][0, ::-1])
     np.testing.assert_array_equal(reverse["boxes"][0, :, 0, 1], [3, 2, 1, 0])
+
+
+def unpack(folder: Path, name: str, images: list[np.ndarray], boxes: np.ndarray) -> Path:
+    """A data set of a format, of one video with one object, as it is unpacked; returns its data.path."""
+    films = {"kth": "person01_walking_d1_uncomp.avi", "drone": "videos/quad/video0/video.mp4"}
+    if name in films:
+        pytest.importorskip("cv2")
+        (folder / films[name]).parent.mkdir(parents=True, exist_ok=True)
+        with video.writer(folder / films[name], 25) as write:
+            for image in images:
+                write(image)
+    rows = [tuple(int(v) for v in box) for box in boxes]
+    if name == "mot":
+        videos.save_mot(folder / "a", images, boxes[:, None])
+    elif name == "kitti":
+        videos.save_folder(folder / "image_02" / "0000", images)
+        for number in range(1, len(images) + 1):  # they count from 0
+            file = folder / "image_02" / "0000" / f"{number:06}.png"
+            file.rename(file.with_stem(f"{number - 1:06}"))
+        (folder / "label_02").mkdir()
+        lines = [f"{t} 3 Car 0 0 0 {x0} {y0} {x1} {y1} 1 1 1 1 1 1 1" for t, (y0, x0, y1, x1) in enumerate(rows)]
+        (folder / "label_02" / "0000.txt").write_text("\n".join(lines))
+    elif name == "kth":
+        (folder / "sequences.txt").write_text(f"person01_walking_d1  frames  1-{len(images)}")
+        lines = [f"{y0} {x0} {y1} {x1}" for y0, x0, y1, x1 in rows]
+        (folder / "boxes.txt").write_text("\n".join(["", "", "", "", f"1 1 walking 1 1 {len(images)}", *lines]))
+    elif name == "detrac":
+        videos.save_folder(folder / "MVI_1", images, "img{:05d}.png")
+        place = '<box left="{}" top="{}" width="{}" height="{}"/>'
+        lines = [
+            f'<frame num="{t}"><target_list><target id="1">{place.format(x0 + 1, y0 + 1, x1 - x0, y1 - y0)}'
+            '<attribute truncation_ratio="0" vehicle_type="car"/></target></target_list></frame>'
+            for t, (y0, x0, y1, x1) in enumerate(rows, 1)
+        ]
+        (folder / "MVI_1.xml").write_text(f'<sequence name="MVI_1">{"".join(lines)}</sequence>')
+    else:
+        lines = [f'0 {x0} {y0} {x1} {y1} {t} 0 0 0 "Biker"' for t, (y0, x0, y1, x1) in enumerate(rows)]
+        (folder / "annotations" / "quad" / "video0").mkdir(parents=True)
+        (folder / "annotations" / "quad" / "video0" / "annotations.txt").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize("name", loader.FORMATS)
+def test_every_format_from_files_to_examples(name, tmp_path):
+    """Each box is with its frame, which tells its number."""
+    boxes = np.array([[8, 4 + 2 * t, 28, 24 + 2 * t] for t in range(12)])
+    images = [np.full((48, 96, 3), 20 * t, np.uint8) for t in range(12)]
+    path = unpack(tmp_path / "set", name, images, boxes)
+    fields = {"format": name, "path": str(path), "cache_dir": str(tmp_path / "cache"), "frame_size": (24, 48)}
+    c = tracks.config(num_frames=3, overlap=0.0, grey=name == "kth", num_objects=1, **fields)
+    for split, first in zip(loader.load(c), ([0, 3], [6], [9]), strict=True):
+        rows = split.read(range(split.size))
+        frames = np.add.outer(first, range(3))
+        np.testing.assert_allclose(rows["boxes"][:, :, 0], boxes[frames] / 2, atol=0.01)
+        np.testing.assert_allclose(rows["image"].mean((2, 3, 4)), 20 * frames, atol=4)  # films are compressed
+        assert rows["presence"].all() and rows["known"].all() and rows["filmed"].all()
+        assert rows["image"].shape[2:] == (24, 48, 1 if c.grey else 3)
 
 
 def test_grey_tracks(tracks_config):

@@ -26,7 +26,7 @@ def test_windows_of_one_object():
     out = cut(tracks.config(), {7: EVERY})
     for split, first in (("train", [0, 2, 4, 6]), ("valid", [10]), ("test", [15])):
         w = out[split]
-        assert [a.dtype.name for a in w] == ["int32", "int32", "float32", "uint8", "int32"]
+        assert [a.dtype.name for a in w] == ["int32", "int32", "float32", "uint8", "uint8", "int32"]
         np.testing.assert_array_equal(w.video, np.zeros(len(first)))
         np.testing.assert_array_equal(w.frames, np.add.outer(first, range(4)))
         np.testing.assert_array_equal(w.identity, [[7, 0, 0]] * len(first))
@@ -91,6 +91,7 @@ def test_what_comes_back_is_a_new_object():
     w = train(tracks.config(), {5: [1, 3, 4, 5, 6], 6: range(1, 11)})
     np.testing.assert_array_equal(w.identity[:, :2], [[5, 6], [5, 6], [5, 6], [6, 0]])
     np.testing.assert_array_equal(w.presence[:3, :, 0], [[1, 0, 0, 0], [1, 1, 1, 1], [1, 1, 0, 0]])
+    np.testing.assert_array_equal(w.known[:3, :, 0], [[1, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]])  # it came back
     seen = [1, 0, 0, 0], [3, 4, 5, 6], [5, 6, 0, 0]
     np.testing.assert_array_equal(w.boxes[:3, :, 0], [expected(window, 5) for window in seen])
     assert w.presence[:3, :, 1].all()
@@ -115,6 +116,7 @@ def test_rows_that_count_as_absent(fields, special):
     w = train(c, {5: range(1, 5), 6: range(1, 5)}, **special)
     np.testing.assert_array_equal(w.identity, [[5, 0, 0]])
     np.testing.assert_array_equal(w.presence[0, :, 0], [1, 1, 0, 0])
+    np.testing.assert_array_equal(w.known[0], [[1, 0, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0]])
     np.testing.assert_array_equal(w.boxes[0, :, 0], expected([1, 2, 0, 0], 5))
 
 
@@ -257,12 +259,14 @@ def test_choice_of_videos():
         ({"test_videos": ("a", "c")}, "data.test_videos has 'c', which there is not"),
         ({"kinds": ("Cyclist",)}, "data.kinds has 'Cyclist', which there is not: .* choose of Car, Pedestrian"),
         ({"kinds": ("Car",), "videos": ("a",)}, "data.kinds has 'Car', which there is not: .* choose of Pedestrian"),
+        ({"kinds": ("Van",)}, "data.kinds has 'Van', which there is not: .* choose of Car, Pedestrian"),  # all ignored
         ({"test_videos": ("a", "b")}, "data.test_videos are all videos of somewhere"),
         ({"videos": ("a",), "test_videos": ("a",)}, "data.test_videos are all videos of somewhere"),
     ],
 )
 def test_wrong_choices(fields, message):
-    videos = [tracks.annotated({1: EVERY}, "a"), tracks.annotated({1: EVERY}, "b", kind={(1, 5): "Car"})]
+    kind, ignore = {(1, 5): "Car", (1, 6): "Van"}, {(1, 6): True}
+    videos = [tracks.annotated({1: EVERY}, "a"), tracks.annotated({1: EVERY}, "b", kind=kind, ignore=ignore)]
     with pytest.raises(UserError, match=message) as error:
         windows.choose(tracks.config(**fields), videos)
     assert "\n" not in str(error.value)

@@ -1,5 +1,6 @@
 """The experiment of constellations: it runs from end to end, and figures are those of known answers."""
 
+import functools
 import json
 
 import jax
@@ -128,7 +129,7 @@ def test_what_points_belong_to_is_refined_once_constellations_come_in():
     assert refined[1] - plain[1] == pytest.approx((refined[2] - plain[2]) / 2, rel=0.5) and refined[2] > plain[2]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
     figures = experiment.evaluate(params, experiment.data.test, jax.random.key(0), final=True)
-    assert {"error", "encoder_error"} <= figures.keys()
+    assert {"error", "refined_error", "unguided_error"} <= figures.keys()
 
 
 def test_shapes_are_learnt_of_refined_explanations():
@@ -198,38 +199,68 @@ def test_posteriors_are_of_the_points_that_there_are(monkeypatch):
 
 
 def test_scenes_of_training_are_new_in_each_step_and_those_of_evaluation_are_not():
-    experiment = ccae.build(labelled_images.make_constellations())
+    experiment = ccae.build(labelled_images.make_constellations(model__noise=2.0))
     params = jax.jit(experiment.init)(jax.random.key(0))[0]
     batch = {"seed": jnp.arange(4, dtype=jnp.uint32)}
     loss = jax.jit(experiment.loss)
     losses = [float(loss(params, batch, jax.random.split(jax.random.key(i), 4), 0, ())[0]) for i in (1, 2)]
-    assert losses[0] != losses[1]
+    assert losses[0] != losses[1]  # and noise besides
     figures = [experiment.evaluate(params, experiment.data.test, jax.random.key(i), final=True) for i in (1, 2)]
     assert figures[0] == figures[1]  # neither scenes nor presences are noisy
 
 
-def test_the_error_is_of_the_winners_in_the_scenes_of_the_split(monkeypatch):
-    config = labelled_images.make_constellations(evaluate__refine=0)
+def test_errors_are_of_the_winners_in_the_scenes_of_the_split(monkeypatch):
+    """The encoder's, and what these become, or what guesses do, when refined."""
+    config = labelled_images.make_constellations(evaluate__refine=3)
     world = constellations.make_config(config.data)
     experiment = ccae.build(config)
     params = jax.jit(experiment.init)(jax.random.key(0))[0]
     given = []
 
     def accuracy(*arguments):
-        given.extend(arguments)
-        return 0.75
+        given.append(arguments)
+        return 1 - 0.25 * len(given)
 
     monkeypatch.setattr(ccae.clustering, "segmentation_accuracy", accuracy)
     figures = experiment.evaluate(params, experiment.data.test, jax.random.key(0), final=True)
-    winner, true, there, *sizes = given
-    assert figures["error"] == 0.25 and sizes == [3, len(world.patterns)]
+    assert [figures[name] for name in ("error", "refined_error", "unguided_error")] == [0.25, 0.5, 0.75]
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(config.data.seed), experiment.data.test["seed"])
     scenes = constellations.batch(world, keys)
-    np.testing.assert_array_equal(true, scenes.constellation)
-    np.testing.assert_array_equal(there, scenes.presence > 0)
-    model = ccae_model.make(ccae_model.Config(**config.model))
+    model = ccae_model.make(ccae.typed(config))
     seen = jax.vmap(model.infer, (None, None, 0, 0))(params, None, scenes.points, scenes.presence)
-    np.testing.assert_array_equal(winner, seen.winner)
+    fold = jax.vmap(jax.random.fold_in, (0, None))
+
+    @jax.jit
+    def refined(start):
+        return jax.vmap(functools.partial(model.refine, num_steps=3, num_starts=config.evaluate.starts))(
+            fold(keys, 1), scenes.points, scenes.presence, start
+        ).winner
+
+    shape = params["generative"]["params"]["static"]
+    guesses = jax.vmap(ccae.guess, (0, None, 0))(fold(keys, 2), shape, seen.capsules)
+    blind = seen._replace(capsules=guesses, explained=jax.vmap(model.explain)(scenes.points, guesses))
+    for (winner, true, there, *sizes), expected in zip(given, (seen.winner, *map(refined, (seen, blind))), strict=True):
+        np.testing.assert_array_equal(winner, expected)
+        np.testing.assert_array_equal(true, scenes.constellation)
+        np.testing.assert_array_equal(there, scenes.presence > 0)
+        assert sizes == [3, len(world.patterns)]
+    assert len({np.asarray(winner).tobytes() for winner, *_ in given}) == 3
+
+
+def test_a_guess_does_not_know_the_scene():
+    """Shapes about as large as constellations may be, wherever that is."""
+    config = labelled_images.make_constellations()
+    model = ccae_model.make(ccae.typed(config))
+    params = jax.jit(model.init)(jax.random.key(0))
+    look = jax.jit(lambda points: model.infer(params, None, points, jnp.ones(11)).capsules)
+    one, other = (look(jax.random.uniform(jax.random.key(i), (11, 2), minval=-1)) for i in (1, 2))
+    shape = 3.0 * jax.random.normal(jax.random.key(3), (3, 4, 2))
+    guesses = [ccae.guess(jax.random.key(0), shape - shape.mean(1, keepdims=True), seen) for seen in (one, other)]
+    jax.tree.map(np.testing.assert_array_equal, *(guess._replace(deformation=0) for guess in guesses))
+    votes = np.asarray(guesses[0].votes)
+    radius = np.sqrt(np.square(votes - votes.mean(1, keepdims=True)).sum(-1).mean(-1))
+    np.testing.assert_allclose(radius, ccae.BLIND, rtol=1e-5)
+    assert np.abs(votes.mean(1)).max() < 0.5
 
 
 def test_it_learns_single_constellations():
@@ -257,6 +288,7 @@ def test_what_failed():
         ({"curriculum__keep": 0.0}, "curriculum.keep=0.0, data.keep=0.5: use more than 0"),
         ({"curriculum__posterior": 0.0}, "posterior must be above 0"),
         ({"model__pose": "angle"}, "model.pose='angle' is unknown"),
+        ({"model__magic": 1}, "model.magic is unknown: see configs/ccae.py"),
         ({"model__decoder": "baseline"}, "model.decoder='baseline' has points that do not depend on the input"),
         ({"model__scale": "all"}, "model.scale='all' is unknown"),
         ({"data__allow_empty": True}, "curriculum.exemplars may be empty scenes: set data.allow_empty=False"),

@@ -1,6 +1,7 @@
 """The experiment of SCAE on tiny images: it runs from end to end; figures are those of known answers."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +54,61 @@ def test_without_labels_a_run_says_what_it_leaves_out(tmp_path, capsys):
     assert content["left_out"] == [f"{feature}_{name}" for feature in scae.FEATURES for name in clustering.FIGURES]
     assert "prior_lin_match" not in content and np.isfinite(content["log_likelihood"])
     assert "labels are missing: the figures leave out prior_max_act, prior_clust_nn" in capsys.readouterr().err
+
+
+def test_what_classes_are_told_from(monkeypatch):
+    """Features of the splits they should be of, with the labels of these; transformed images have others."""
+    given, data = [], labelled_images.make_data()
+
+    def evaluated(*arguments, **options):
+        given.append((*arguments, options))
+        return {}
+
+    monkeypatch.setattr(scae.clustering, "evaluate", evaluated)
+    config = labelled_images.make_config(
+        data__shift=0, evaluate__affine=True, evaluate__num_train=20, model__vote_std=1.0
+    )
+    experiment = scae.build(config, data=data)
+    params = jax.jit(experiment.init)(jax.random.key(0))[0]
+    noise = jax.random.normal(jax.random.key(1), (10**5,))  # for a timid start takes all images for one another
+    params = jax.tree.map(lambda leaf: leaf + 0.2 * noise[: leaf.size].reshape(leaf.shape), params)
+    experiment.evaluate(params, data.test, jax.random.key(0), final=True)
+    plain, affine = given[:2], given[2:]
+    assert len(plain) == len(affine) == len(scae.FEATURES)
+
+    def features(split, name):
+        """By evaluation of another split, without training images."""
+        given.clear()
+        experiment.evaluate(params, split, jax.random.key(1), final=False)
+        return given[scae.FEATURES.index(name)][2]
+
+    for name, (train, train_label, test, test_label, more, options), transformed in zip(
+        scae.FEATURES, plain, affine, strict=True
+    ):
+        np.testing.assert_array_equal(train_label, data.train["label"][:20])
+        np.testing.assert_array_equal(test_label, data.test["label"])
+        np.testing.assert_array_equal(more[1], data.valid["label"])
+        for found, split in ((train, data.train), (test, data.test), (more[0], data.valid)):
+            np.testing.assert_allclose(found, features(split, name)[: len(found)], rtol=1e-5)
+        assert options == {"seed": 0, "num_clusters": None}
+        np.testing.assert_array_equal(transformed[0], train)
+        assert transformed[4] is None and np.abs(transformed[2] - test).max() > 1e-4
+    assert np.abs(plain[0][2] - plain[1][2]).max() > 1e-3
+
+
+def test_features():
+    """By hand: of two objects and three parts, whose votes have joints of their own."""
+    log_presence, log_votes = np.log([0.5, 0.25]), np.log([[1.0, 0.5, 0.1], [0.2, 0.4, 0.3]])
+    share = np.array([[0.5, 0.25], [0.75, 0.125], [0.0, 1.0]])[..., None]
+    joint = np.arange(6.0).reshape(3, 2, 1)
+    seen = SimpleNamespace(
+        capsules=capsules.Capsules(*map(jnp.asarray, (log_presence, log_votes)), *[jnp.zeros(())] * 4),
+        explained=capsules.Explained(jnp.zeros(3), *map(jnp.asarray, (joint, joint, share))),
+    )
+    found = scae.features_of(seen)
+    np.testing.assert_allclose(found["prior"], [0.5 * 1.0, 0.25 * 0.4], rtol=1e-5)
+    np.testing.assert_allclose(found["posterior"], [1.25, 1.375], rtol=1e-6)
+    np.testing.assert_allclose(found["log_joint"], np.log(np.exp(joint[..., 0]).sum(0)), rtol=1e-5)
 
 
 def test_labels_of_tests_alone():
@@ -301,8 +357,8 @@ def test_variants(variant):
     [
         ({"model__channels": 3}, r"images have shape \(10, 10, 1\): set model.channels=1"),
         ({"evaluate__num_clusters": 1}, "evaluate.num_clusters=1 cannot match 2 classes: use 2 or more"),
-        ({"evaluate__num_clusters": 7}, "6 images cannot make 7 clusters: take more of them, by data.num_valid"),
-        ({"evaluate__num_train": 1}, "1 images cannot make 2 clusters: take more of them, by evaluate.num_train"),
+        ({"evaluate__num_clusters": 7}, "6 images cannot make 7 clusters: raise data.num_valid, or give more images"),
+        ({"evaluate__num_train": 1}, "1 images cannot make 2 clusters: raise evaluate.num_train"),
         (
             {"data__canvas": (8, 8), "data__affine": True, "curriculum__parts_alone": 2},
             r"data.canvas=\(8, 8\) is smaller than images, \(10, 10\), which objects begin as",

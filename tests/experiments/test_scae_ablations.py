@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs import scae_ablations as configs
 from experiments import scae, scae_ablations
@@ -7,6 +8,17 @@ from objcentric.errors import UserError
 from objcentric.training import study
 from tests.experiments import labelled_images
 from tests.training import linear
+
+
+def flat(config, prefix=""):
+    """Names of all fields, dotted."""
+    return {
+        name: value
+        for key, each in config.items()
+        for name, value in (
+            flat(each, f"{prefix}{key}.") if isinstance(each, ConfigDict) else {f"{prefix}{key}": each}
+        ).items()
+    }
 
 
 def make_config(**fields):
@@ -26,6 +38,8 @@ def test_the_config_has_all_rows_and_each_changes_fields_that_there_are(variant)
         runs = {name: scae_ablations.run_config(config, data, name) for name in config.ablations}
         assert all(run.seeds == config.seeds for run in runs.values())
         assert len({run.to_json() for run in runs.values()}) == len(runs) == 13
+        fields = {tuple(sorted(flat(run))) for run in runs.values()}
+        assert len(fields) == 1  # none has a field of its own, which nothing would read
     with pytest.raises(ValueError, match="write one of :embedded, :mnist"):
         configs.get_config("all")
 

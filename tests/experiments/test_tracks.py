@@ -8,7 +8,7 @@ from objcentric.training.restore import Run
 from tests.experiments import scenes, videos
 
 MADE = {
-    "HART": {"model__relation": "none"},
+    "HART": {"model__relation": "none", "data__cache_dir": "elsewhere"},
     "MOHART": {"model__relation": "attention"},
     "other": {"data__num_frames": 4, "curriculum__first_frames": 3, "task__black_frames": 1},
 }

@@ -18,6 +18,7 @@ def make_split(num: int, seed: int, canvas: tuple[int, int] = CANVAS, slots: int
         "boxes": np.zeros((num, FRAMES, slots, 4), np.float32),
         "filmed": np.ones((num, FRAMES), np.uint8),
         "presence": np.zeros((num, FRAMES, slots), np.uint8),
+        "known": np.ones((num, FRAMES, slots), np.uint8),
         "identity": np.tile(np.array([4, 7] + [0] * (slots - 2), np.int32), (num, 1)),
     }
     for i in range(num):

@@ -75,6 +75,7 @@ def test_metrics(reference):
 def test_eval_of_one_seed(reference):
     content = json.loads((reference / "eval.json").read_text())
     assert (content["num_examples"], content["steps"], content["seeds"]) == (20, 40, [0])
+    assert content["skipped_steps"] == [0]
     assert content["extra"] == 2 * content["count_accuracy"]  # of evaluate(final=True)
     assert content["table"] == [[1, 2], [3, 4]]
     assert content["per_seed"][0]["count_accuracy"] == content["count_accuracy"]
@@ -459,7 +460,7 @@ def test_one_seed_non_finite_is_reported_and_the_others_go_on(reference, tmp_pat
     config = linear.make_config()
     config.seeds = (0, 1)
     content = loop.run(config, tmp_path / "run", build)
-    assert content["failures"] == {"1": "non-finite at step 12"}
+    assert content["failures"] == {"1": "non-finite at step 12"} and content["skipped_steps"] == [0, 28]
     assert content["success_rate"] == (0.5 if judged else None)
     said = ["1 of 2 seeds succeeded"] if judged else []
     assert capsys.readouterr().out.strip().split("; ")[1:] == [*said, "seed 1: non-finite at step 12"]

@@ -15,8 +15,8 @@ from objcentric.errors import UserError
 
 Split = dict[str, np.ndarray]  # image uint8 [M, H, W, C]; where known count [M], boxes [M, R, 4], label [M, R]
 # Of sequences, as `moving.compose` and `pedestrians.prepare` have them: image [M, T, H, W, 1], presence [M, T, R], ...
-# Of tracks image [M, T, H, W, C], filmed [M, T], 0 after the end of a video, and boxes, presence and identity as
-# `windows.Windows` has them.
+# Of tracks image [M, T, H, W, C], filmed [M, T], 0 after the end of a video, and boxes, presence, known and identity,
+# as `windows.Windows` has them.
 FORMATS = ("mot", "kitti", "kth", "detrac", "drone")  # of tracks: modules that read them
 READ_AHEAD = 1 << 28  # bytes of images that are read before they are needed, and that go to the device at once
 
@@ -190,16 +190,18 @@ def _tracks(c: ConfigDict) -> Data:
 
         def read(rows: Sequence[int]) -> Split:
             mirrored, rows = np.divmod(rows, size)
-            video, frames, boxes, presence, identity = (column[rows] for column in whole)
+            chosen = windows.Windows(*(column[rows] for column in whole))
+            video, frames, boxes = chosen.video, chosen.frames, chosen.boxes
             image = np.empty((*frames.shape, *videos[0].pixels.shape[1:]), np.uint8)
             for i in range(len(rows)):
                 window = videos[video[i]].pixels[frames[i]]
                 image[i] = window[:, :, ::-1] if mirrored[i] else window
                 image[i, frames[i] < 0] = 0
             mirror = mirrored > 0
-            boxes[mirror] = windows.mirror(boxes[mirror], presence[mirror], c.frame_size[1])
+            boxes[mirror] = windows.mirror(boxes[mirror], chosen.presence[mirror], c.frame_size[1])
             filmed = (frames >= 0).astype(np.uint8)
-            return {"image": image, "filmed": filmed, "boxes": boxes, "presence": presence, "identity": identity}
+            told = {name: getattr(chosen, name) for name in ("boxes", "presence", "known", "identity")}
+            return {"image": image, "filmed": filmed} | told
 
         return Stream((2 if c.mirror and split == "train" else 1) * size, read)
 

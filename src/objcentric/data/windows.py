@@ -10,6 +10,8 @@
   where the frame cuts them off, are absent.
 - An object that was absent for a frame does not come back in that window: its later rows are those of a new object,
   with which another window may begin.
+- Whether an object is there is not known where the file has a row of it that is not used: one of those above, or of an
+  object that came back.
 - More than M objects are shuffled by (seed, video, window) and dealt into several examples of at most M.
 - With ``crowded`` > 0 there must be M objects, there in at least that share of the frames on average.
 - With ``reverse`` windows of the training split come also in reversed time, by the same rules: their objects are those
@@ -42,19 +44,21 @@ class Windows(NamedTuple):
     # the end of the video
     boxes: np.ndarray  # float32 [n, T, M, 4], y0, x0, y1, x1 in pixels of the resized frame, cut off there; 0 of absent
     presence: np.ndarray  # uint8 [n, T, M]; slots are filled from the first on
+    known: np.ndarray  # uint8 [n, T, M], whether the file tells that an object is there, or that it is not
     identity: np.ndarray  # int32 [n, M], the file's, one more where that counts from 0; 0 where the slot is empty
 
 
 class _Rows(NamedTuple):
-    """The usable boxes of a video, by frame and, within a frame, by identity."""
+    """The boxes of a video, by frame and, within a frame, by identity."""
 
     first: np.ndarray  # int [F + 1], the row at which a frame begins
     identity: np.ndarray  # int32 [n]
     box: np.ndarray  # float32 [n, 4]
+    usable: np.ndarray  # bool [n]
 
 
 def choose(c: ConfigDict, annotated: Sequence[Annotated]) -> list[Annotated]:
-    """The videos that config.data names; UserError if there is none of a name, or no object of a kind."""
+    """The videos that config.data names; UserError if there is none of a name, or no usable object of a kind."""
     names = [one.name for one in annotated]
     for field in ("videos", "test_videos"):
         _check_known(field, [pattern for pattern in c[field] if not matching([pattern], names)], names)
@@ -63,7 +67,8 @@ def choose(c: ConfigDict, annotated: Sequence[Annotated]) -> list[Annotated]:
     chosen = [one for one in annotated if one.name in used]
     if used <= test:
         raise UserError(f"data.test_videos are all videos of {c.path} that are used: leave some to train on")
-    _check_known("kinds", c.kinds, {kind for one in chosen for kind in np.unique(one.tracks.kind).tolist()})
+    usable = (one.tracks.kind[~one.tracks.ignore] for one in chosen)
+    _check_known("kinds", c.kinds, {kind for kinds in usable for kind in np.unique(kinds).tolist()})
     return chosen
 
 
@@ -78,8 +83,8 @@ def cut(c: ConfigDict, annotated: Sequence[Annotated], frames: Sequence[Frames])
     whole = dict.fromkeys(splits.SPLITS, 0)
     test = matching(c.test_videos, [one.name for one in annotated])
     for video, (one, its) in enumerate(zip(annotated, frames, strict=True)):
-        rows = _usable(c, one.tracks, its)
-        step = frame_step(c, one)
+        rows = _rows(c, one.tracks, its)
+        step = frame_step(c, one.frame_rate)
         for split, (first, end) in _extents(c, len(its.numbers), one.name in test).items():
             field = _length_field(c, split)
             windows = first + _spaced(its.numbers[first:end], c[field], step, c.overlap)
@@ -99,7 +104,7 @@ def cut(c: ConfigDict, annotated: Sequence[Annotated], frames: Sequence[Frames])
     for split in splits.SPLITS:
         if not found[split]:
             raise UserError(_none(c, split, whole[split]))
-    dtypes = np.int32, np.int32, np.float32, np.uint8, np.int32
+    dtypes = np.int32, np.int32, np.float32, np.uint8, np.uint8, np.int32
     return {
         split: Windows(
             *(np.array(column, dtype) for column, dtype in zip(zip(*rows, strict=True), dtypes, strict=True))
@@ -108,10 +113,11 @@ def cut(c: ConfigDict, annotated: Sequence[Annotated], frames: Sequence[Frames])
     }
 
 
-def frame_step(c: ConfigDict, one: Annotated) -> int:
-    """Of a video: that of config.data, or so many times it that no more than c.max_rate frames of a second are used."""
-    fast = c.max_rate and one.frame_rate
-    return c.frame_step * (math.ceil(one.frame_rate / c.max_rate) if fast else 1)
+def frame_step(c: ConfigDict, rate: float | None) -> int:
+    """Of a video of that many frames per second, if that is known: the one of config.data, or so many times it that no
+    more than c.max_rate frames of a second are used.
+    """
+    return c.frame_step * (math.ceil(rate / c.max_rate) if c.max_rate and rate else 1)
 
 
 def _length_field(c: ConfigDict, split: str) -> str:
@@ -157,19 +163,19 @@ def _none(c: ConfigDict, split: str, windows: int) -> str:
     )
 
 
-def _usable(c: ConfigDict, tracks: Tracks, frames: Frames) -> _Rows:
+def _rows(c: ConfigDict, tracks: Tracks, frames: Frames) -> _Rows:
     canvas = np.tile(c.frame_size, 2)
     box = np.clip(tracks.box * (canvas / np.tile((frames.height, frames.width), 2)), 0, canvas).astype(np.float32)
     sides = box[:, 2:] - box[:, :2]
-    usable = ~tracks.ignore & (tracks.visibility >= c.min_visibility) & np.isin(tracks.frame, frames.numbers)
+    usable = ~tracks.ignore & (tracks.visibility >= c.min_visibility)
     usable &= (sides >= c.min_size).all(axis=1) & (sides > 0).all(axis=1)
     if c.kinds:
         usable &= np.isin(tracks.kind, c.kinds)
-    rows = np.flatnonzero(usable)
+    rows = np.flatnonzero(np.isin(tracks.frame, frames.numbers))
     rows = rows[np.lexsort((tracks.identity[rows], tracks.frame[rows]))]
     first = np.append(np.searchsorted(tracks.frame[rows], frames.numbers), len(rows))
     smallest = tracks.identity[~tracks.ignore].min(initial=1)  # some files count from 0
-    return _Rows(first, tracks.identity[rows] + (1 - smallest), box[rows])
+    return _Rows(first, tracks.identity[rows] + (1 - smallest), box[rows], usable[rows])
 
 
 def _extents(c: ConfigDict, num_frames: int, is_test: bool) -> dict[str, tuple[int, int]]:
@@ -205,8 +211,8 @@ def _shorter(numbers: np.ndarray, first: int, end: int, num_frames: int, frame_s
 
 
 def _deal(c: ConfigDict, rows: _Rows, window: np.ndarray, video: int) -> Iterator[tuple[np.ndarray, ...]]:
-    """Boxes ``[T, M, 4]``, presence ``[T, M]`` and identity ``[M]`` of the examples that a window gives."""
-    identity, there, box = _objects(rows, window)
+    """Boxes ``[T, M, 4]``, presence and known ``[T, M]`` and identity ``[M]`` of the examples that a window gives."""
+    identity, there, known, box = _objects(rows, window)
     order = np.arange(len(identity))
     if len(order) > c.num_objects:
         order = np.random.default_rng((c.seed, video, window[0], max(window[-1], 0))).permutation(order)
@@ -218,22 +224,23 @@ def _deal(c: ConfigDict, rows: _Rows, window: np.ndarray, video: int) -> Iterato
         yield (
             np.pad(box[:, chosen], ((0, 0), (0, empty), (0, 0))),
             np.pad(there[:, chosen], ((0, 0), (0, empty))),
+            np.pad(known[:, chosen], ((0, 0), (0, empty))),
             np.pad(identity[chosen], (0, empty)),
         )
 
 
-def _objects(rows: _Rows, window: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """identity ``[m]``, presence ``[T, m]`` and boxes ``[T, m, 4]`` of the objects of a window."""
+def _objects(rows: _Rows, window: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """identity ``[m]``, presence and known ``[T, m]`` and boxes ``[T, m, 4]`` of the objects of a window."""
     of_frames = [np.arange(*rows.first[frame : frame + 2]) if frame >= 0 else np.arange(0) for frame in window]
-    identity = rows.identity[of_frames[0]]
-    there = np.zeros((len(window), len(identity)), bool)
-    box = np.zeros((*there.shape, 4), np.float32)
+    identity = rows.identity[of_frames[0]][rows.usable[of_frames[0]]]
+    listed = np.zeros((len(window), len(identity)), bool)
+    there, box = np.zeros_like(listed), np.zeros((*listed.shape, 4), np.float32)
     if not len(identity):
-        return identity, there, box
+        return identity, there, listed, box
     time, row = np.repeat(np.arange(len(window)), [len(many) for many in of_frames]), np.concatenate(of_frames)
     slot = np.searchsorted(identity, rows.identity[row]).clip(max=len(identity) - 1)
-    known = identity[slot] == rows.identity[row]
-    time, row, slot = time[known], row[known], slot[known]
-    there[time, slot], box[time, slot] = True, rows.box[row]
+    found = identity[slot] == rows.identity[row]
+    time, row, slot = time[found], row[found], slot[found]
+    listed[time, slot], there[time, slot], box[time, slot] = True, rows.usable[row], rows.box[row]
     there = np.logical_and.accumulate(there)
-    return identity, there, box * there[..., None]
+    return identity, there, there | ~listed, box * there[..., None]

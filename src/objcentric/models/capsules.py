@@ -14,7 +14,6 @@ from jax import Array
 from objcentric import distributions
 from objcentric.nn import poses
 
-PARTS = ("points", "poses", "plain_points")
 MIXTURES = ("normalised", "unnormalised")
 SCALES = ("vote", "scene")
 _PULL, _EXACT = 0.01, 0.01  # of `refit`: points that a vote counts as; the least standard deviation

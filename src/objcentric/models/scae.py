@@ -43,7 +43,6 @@ class Pictures(NamedTuple):
     objects: Array  # [H, W, C] from the votes that explain them best
     each_part: Array  # [M, H, W, C] placed templates, times their weights in the pixels' mixtures
     each_object: Array  # [K, H, W, C] from all votes of one capsule, as if it were there
-    mean: Array  # [H, W, C] the mean of the pixels' mixtures, from parts
 
 
 def make(part_config: pcae.Config, object_config: ocae.Config) -> SCAE:
@@ -132,7 +131,6 @@ def make(part_config: pcae.Config, object_config: ocae.Config) -> SCAE:
             objects=pcae.mode(of_objects),
             each_part=(pixels.value * jax.nn.softmax(pixels.logit, 0)[..., None])[:-1],
             each_object=each(seen.capsules.votes, seen.capsules.log_vote_presence),
-            mean=pcae.mean(pixels),
         )
 
     return SCAE(init, infer, infer_parts, fix_parts, exemplar_error, render)

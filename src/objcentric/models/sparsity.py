@@ -2,7 +2,8 @@
 
 Each exists in two forms. 'release' is that of the code with which the thesis' figures were reached. 'thesis' follows
 the letter of equations 6.12 and 6.13, also where it cannot be meant: in 6.12 a mean over examples is compared with a
-number of examples, B / C; in 6.13 the entropies are of the other axis than the text says.
+number of examples, B / C; in 6.13 the entropies are of the other axis than the text says. Its sums there, over capsules
+and parts, or examples and parts, would leave nothing to index: ours are over parts.
 """
 
 import jax

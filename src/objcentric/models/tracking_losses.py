@@ -24,7 +24,7 @@ def log(x: Array, least: float) -> Array:
 
 
 def tracking(box: Array, true: Array) -> Array:
-    """Minus the logarithm of the IoU (equation 3.10), ``[]``."""
+    """Minus the logarithm of the IoU (equation 3.10), ``[]``; flatter where less than `TRACKED` of an axis is met."""
     union = boxes.area(box) + boxes.area(true) - jnp.prod(jnp.maximum(boxes.overlap(box, true), 0.0))
     return _log_covered(box, true, TRACKED) + jnp.log(union / boxes.area(true))
 

@@ -121,6 +121,11 @@ def read_weights(path: str | Path, params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_weights(path: str | Path, params: Mapping[str, Any]) -> None:
-    """Parameters of V1 as an .npz that `read_weights` reads."""
+    """Writes parameters of V1 as an .npz, under just that name, that `read_weights` reads; UserError if it cannot."""
     layers = params["params"].items()
-    np.savez(path, **{f"{layer}_{part}": np.asarray(value) for layer, parts in layers for part, value in parts.items()})
+    arrays = {f"{layer}_{part}": np.asarray(value) for layer, parts in layers for part, value in parts.items()}
+    try:
+        with Path(path).expanduser().open("wb") as file:  # savez would add .npz to a name without it
+            np.savez(file, **arrays)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error}): choose another file") from error

@@ -186,6 +186,7 @@ def evaluate(this: Run, state: TrainState, told: dict[str, Any]) -> dict[str, An
     content = summarize(seeds, per_seed, failures, judged=experiment.signature is not None) | {
         "num_examples": loader.size(experiment.data.test),
         "steps": int(np.asarray(state.step)[0]),
+        "skipped_steps": np.asarray(state.guard.skipped).tolist(),  # of each seed, those that were not finite
         **told,
         "wall_seconds": round(this.clock.wall, 3),
         "train_seconds": round(train_seconds, 3),
