@@ -469,17 +469,19 @@ def test_weights_of_losses_may_be_fixed(learnt):
         assert {float(metrics[f"lambda_{name}"]) for name in params["balance"]} == {1.0}
 
 
-@pytest.mark.parametrize(("fields", "least"), [({}, 0.85), ({"model__appearance": True}, 0.8)])
+RATM = {"model__tracker": "ratm", "model__relation": "none", "task__ahead": 0, "task__presence_loss": False}
+
+
+@pytest.mark.parametrize(("fields", "least"), [({}, 0.85), ({"model__appearance": True}, 0.8), (RATM, 0.6)])
 def test_trackers_learn_a_batch_by_heart(fields, least):
-    """Where circles go in eight worlds."""
-    config = videos.make_toy(
-        "repulsion", task__ahead=1, model__relation="attention", data__speed=2.0, guidance__steps=(), **fields
-    )
+    """Where circles go in eight worlds; of RATM, which guesses boxes by where it looks, where they are."""
+    usual = {"task__ahead": 1, "model__relation": "attention", "data__speed": 2.0, "guidance__steps": ()}
+    config = videos.make_toy("repulsion", **usual | fields)
     config.model.update(features=32, hidden=32)
     experiment = hart.build(config)
     batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[:8]), experiment.data.train)
     overlap = scenes.learn_by_heart(experiment, batch, num_steps=150, learning_rate=3e-3)[1]["iou"]
-    assert overlap[0] < 0.4 and jnp.mean(overlap[-20:]) > least
+    assert overlap[0] < 0.45 and jnp.mean(overlap[-20:]) > least
 
 
 @pytest.mark.parametrize("attention_loss", [False, True])
