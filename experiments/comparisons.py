@@ -58,8 +58,8 @@ COMPARISONS = (
         " learns its priors. Counts are of a draw of q. The thesis' classifiers of sums learnt for 1e7 steps; one that"
         " always says 0 is right in .37 of the frames, if a third of the sequences are empty, and VRNN's are hardly"
         " better. What else is not as in the thesis: on MNIST the bound of AIR, which explains each frame anew, is"
-        " above SQAIR's; and next and imagined frames of MLP-VRNN err less than SQAIR's. What SQAIR imagines after three"
-        " frames errs less than copies of the third (copied_error), but more than black frames: digits that go on are"
+        " above SQAIR's; and next and imagined frames of MLP-VRNN err less than SQAIR's. What SQAIR imagines after"
+        " three frames errs less than copies of the third (copied_error), but more than black frames: digits that go on are"
         " not for long where the true ones are, whose velocities change in each frame (path_error).",
     ),
     Comparison(
