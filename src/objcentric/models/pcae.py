@@ -238,11 +238,6 @@ def opacity(config: Config, generative: dict) -> Array:
     return nn.sigmoid(config.template_gain * generative["alpha"] - generative["background_logit"])
 
 
-def mean(pixels: Pixels) -> Array:
-    """The mean ``[H, W, C]`` of each pixel's mixture."""
-    return jnp.einsum("mhw,mhwc->hwc", jax.nn.softmax(pixels.logit, 0), pixels.value)
-
-
 def mode(pixels: Pixels) -> Array:
     """The mean ``[H, W, C]`` of the component with the largest weight, of each pixel: it is sharper."""
     best = jnp.argmax(pixels.logit, 0)
