@@ -19,7 +19,7 @@ help: ## list the targets
 demo: $(STAMP) ## train AIR on scenes of digits, evaluate it and draw pictures: runs/air
 	@$(RUN) launch.py --config=configs/air.py --workdir=runs/air
 	@echo "Figures on held-out scenes: runs/air/eval.json"
-	@echo "Pictures: runs/air/figures/"
+	@echo "Pictures: runs/air/figures/, first of all reconstructions.png"
 
 test: $(STAMP) ## ruff, then all tests
 	@$(RUN) -m ruff check --quiet .

@@ -55,12 +55,13 @@ COMPARISONS = (
         " 1000 a sequence. Of AIR and SQAIR they are under a prior of counts that is fitted to training sequences; but"
         " where a command below has fit_count_prior=False under the annealed one, which asks 11.5 nats for each digit,"
         " AIR's in each frame, SQAIR's in the first: of sequences of one digit on average some 115 and 12 nats. The"
-        " thesis learns its priors. Counts are of a draw of q. The thesis' classifiers of sums learnt for 1e7 steps;"
-        " one that always says 0 is right in .37 of the frames, if a third of the sequences are empty, and VRNN's are"
-        " hardly better. What else is not as in the thesis: on MNIST the bound of AIR, which explains each frame anew,"
-        " is above SQAIR's; and next and imagined frames of MLP-VRNN err less than SQAIR's. What SQAIR imagines after"
-        " three frames errs less than copies of the third (copied_error), but more than black frames: digits that go"
-        " on are not for long where the true ones are, whose velocities change in each frame (path_error).",
+        " thesis learns its priors, as its recipe does in a row here. Counts are of a draw of q. The thesis'"
+        " classifiers of sums learnt for 1e7 steps; one that always says 0 is right in .37 of the frames, if a third"
+        " of the sequences are empty, and VRNN's are hardly better. What else is not as in the thesis: on MNIST the"
+        " bound of AIR, which explains each frame anew, is above SQAIR's; and next and imagined frames of MLP-VRNN err"
+        " less than SQAIR's. What SQAIR imagines after three frames errs less than copies of the third (copied_error),"
+        " but more than black frames: digits that go on are not for long where the true ones are, whose velocities"
+        " change in each frame (path_error).",
     ),
     Comparison(
         title="Section 4.4: where circles will be, mean IoU",

@@ -191,15 +191,17 @@ def terminated(build, number=signal.SIGTERM):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_asks_for_a_restart(reference, tmp_path, capsys, number):
+def test_a_signal_saves_and_asks_for_a_restart(reference, tmp_path, capfd, number):
     handlers = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
     with pytest.raises(SystemExit) as stop:
         loop.run(linear.make_config(), tmp_path / "run", terminated(linear.build, number))
     assert stop.value.code == 75
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
-    assert "stopped after step 25" in capsys.readouterr().err
+    said = capfd.readouterr().err
+    assert "stopping: steps under way are finished" in said and "stopped after step 25" in said
     loop.run(linear.make_config(), tmp_path / "run", linear.build)
-    assert "going on from step 25" in capsys.readouterr().out
+    said = capfd.readouterr().out
+    assert "going on from step 25" in said and "evaluating step 40" in said
     assert outcome(tmp_path / "run") == outcome(reference)
 
 

@@ -74,7 +74,7 @@ def run(
         step, saved = checkpoints.restore(fresh) or (0, fresh)
         state, clock = saved["state"], machine.Clock(float(saved["wall"]), float(saved["train"]))
         this = Run(config, folder, experiment, devices, checkpoints, clock, preempted)
-        if step:
+        if step and mode == "train":
             print(f"{folder}: going on from step {step}")
 
         # -------------------------------------------------------------------------------------------- train, evaluate
@@ -164,6 +164,7 @@ def evaluate(this: Run, state: TrainState, told: dict[str, Any]) -> dict[str, An
     """Final figures of every seed on the test split, pictures, and last of all eval.json, with what is ``told``."""
     experiment, seeds = this.experiment, this.config.seeds
     train_seconds = this.clock.train
+    print(f"{this.folder}: evaluating step {np.asarray(state.step)[0]}")
     per_seed = evaluate_seeds(this, state, experiment.data.test, final=True)
     failed_at = np.asarray(state.guard.failed_at)
     failures = {

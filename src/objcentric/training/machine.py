@@ -24,6 +24,7 @@ from objcentric.data import cache
 from objcentric.errors import UserError
 
 PREEMPTED = 75  # exit status that asks a cluster to queue the run again
+_NOTICE = b"stopping: steps under way are finished and saved first, which may take a while; again stops at once\n"
 _preempted: ContextVar[threading.Event | None] = ContextVar("preempted", default=None)
 
 
@@ -79,7 +80,7 @@ def use_compilation_cache() -> None:
 def preemption() -> Iterator[threading.Event]:
     """An event that SIGTERM or Ctrl-C sets, instead of ending the process; outside the main thread nothing sets it.
 
-    A second one ends the process.
+    It says so at once; a second one ends the process.
     """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -95,6 +96,7 @@ def preemption() -> Iterator[threading.Event]:
     def notice(*_: object) -> None:
         restore()
         event.set()
+        os.write(2, _NOTICE)  # what print has buffered may be in use
 
     for number in before:
         signal.signal(number, notice)
