@@ -58,7 +58,8 @@ def fast(config: ConfigDict) -> None:
     others are wide or absent.
 
     To find shapes among points is a search, to place them a matter of least squares: an encoder alone learns both
-    slowly. Its explanations are refined by expectation-maximisation, in evaluation and as what it is to learn.
+    slowly. Its explanations are refined by expectation-maximisation, as what it is to learn; evaluation tells errors
+    before and after.
     """
     config.data.allow_empty = False
     if config.model.decoder != "baseline":  # whose features tell location, precision and presence of each point
@@ -153,6 +154,6 @@ def evaluate() -> ConfigDict:
     c = ConfigDict()
     c.batch_size = 500
     c.num_pictures = 10  # scenes shown in the picture
-    c.refine = 0  # steps, as of losses.refine, before points are assigned; 0: as the encoder has it (thesis)
+    c.refine = 0  # steps, as of losses.refine, after which figures tell another error, and that of guesses; 0: neither
     c.starts = 4  # as losses.starts
     return c
