@@ -344,8 +344,8 @@ def test_sequences_that_test_may_be_longer():
 )
 def test_fast_videos_are_thinned(rate, most, step):
     one = tracks.annotated({1: range(20)})._replace(frame_rate=rate)
-    assert windows.frame_step(tracks.config(max_rate=most), one) == step
-    assert windows.frame_step(tracks.config(max_rate=most, frame_step=3), one) == 3 * step
+    assert windows.frame_step(tracks.config(max_rate=most), rate) == step
+    assert windows.frame_step(tracks.config(max_rate=most, frame_step=3), rate) == 3 * step
     c = tracks.config(max_rate=most, num_frames=2, overlap=0.0)
     examples = windows.cut(c, [one], [tracks.frames(range(20))])
     assert (np.diff(examples["train"].frames) == step).all()
