@@ -211,7 +211,7 @@ def test_scenes_of_training_are_new_in_each_step_and_those_of_evaluation_are_not
 
 def test_errors_are_of_the_winners_in_the_scenes_of_the_split(monkeypatch):
     """The encoder's, and what these become, or what guesses do, when refined."""
-    config = labelled_images.make_constellations(evaluate__refine=3)
+    config = labelled_images.make_constellations(evaluate__refine=3, evaluate__starts=2)
     world = constellations.make_config(config.data)
     experiment = ccae.build(config)
     params = jax.jit(experiment.init)(jax.random.key(0))[0]
@@ -227,7 +227,8 @@ def test_errors_are_of_the_winners_in_the_scenes_of_the_split(monkeypatch):
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(config.data.seed), experiment.data.test["seed"])
     scenes = constellations.batch(world, keys)
     model = ccae_model.make(ccae.typed(config))
-    seen = jax.vmap(model.infer, (None, None, 0, 0))(params, None, scenes.points, scenes.presence)
+    infer = jax.jit(lambda points, presence: jax.vmap(model.infer, (None, None, 0, 0))(params, None, points, presence))
+    seen = infer(scenes.points, scenes.presence)
     fold = jax.vmap(jax.random.fold_in, (0, None))
 
     @jax.jit
@@ -238,7 +239,7 @@ def test_errors_are_of_the_winners_in_the_scenes_of_the_split(monkeypatch):
 
     shape = params["generative"]["params"]["static"]
     guesses = jax.vmap(ccae.guess, (0, None, 0))(fold(keys, 2), shape, seen.capsules)
-    blind = seen._replace(capsules=guesses, explained=jax.vmap(model.explain)(scenes.points, guesses))
+    blind = seen._replace(capsules=guesses, explained=jax.jit(jax.vmap(model.explain))(scenes.points, guesses))
     for (winner, true, there, *sizes), expected in zip(given, (seen.winner, *map(refined, (seen, blind))), strict=True):
         np.testing.assert_array_equal(winner, expected)
         np.testing.assert_array_equal(true, scenes.constellation)
