@@ -12,7 +12,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,8 @@ def preemption() -> Iterator[threading.Event]:
     def notice(*_: object) -> None:
         restore()
         event.set()
-        os.write(2, _NOTICE)  # what print has buffered may be in use
+        with suppress(OSError):  # a terminal that is gone
+            os.write(2, _NOTICE)  # in place of print, whose buffer may be in use
 
     for number in before:
         signal.signal(number, notice)
