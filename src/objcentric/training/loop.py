@@ -164,7 +164,6 @@ def evaluate(this: Run, state: TrainState, told: dict[str, Any]) -> dict[str, An
     """Final figures of every seed on the test split, pictures, and last of all eval.json, with what is ``told``."""
     experiment, seeds = this.experiment, this.config.seeds
     train_seconds = this.clock.train
-    print(f"{this.folder}: evaluating step {np.asarray(state.step)[0]}")
     per_seed = evaluate_seeds(this, state, experiment.data.test, final=True)
     failed_at = np.asarray(state.guard.failed_at)
     failures = {
@@ -204,10 +203,11 @@ def evaluate(this: Run, state: TrainState, told: dict[str, Any]) -> dict[str, An
 
 def evaluate_seeds(this: Run, state: TrainState, split: dict[str, Any], *, final: bool) -> list[dict[str, Any]]:
     """The experiment's figures of each seed; once SIGTERM has come, the final ones are left to the next start."""
-    figures = []
+    figures, step = [], np.asarray(state.step)[0]
     for i, seed in enumerate(this.config.seeds):
         if final:
-            machine.leave_if_preempted(f"{this.folder}: stopped after step {np.asarray(state.step)[0]}")
+            machine.leave_if_preempted(f"{this.folder}: stopped after step {step}")
+            print(f"{this.folder}: evaluating seed {seed} at step {step}")
         key = make_keys(seed).evaluate
         figures.append(this.experiment.evaluate(_params(this, state, i), split, key, final=final))
     return figures
