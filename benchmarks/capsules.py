@@ -33,6 +33,7 @@ from objcentric import distributions, explainer
 from objcentric.data.loader import Data
 from objcentric.models import capsules, pcae
 from objcentric.training import machine
+from objcentric.training.experiment import at_stage
 
 README = Path(__file__).parent / "capsules.md"
 HEADER = """# Capsules
@@ -152,11 +153,8 @@ def measure(settings: Sequence[Setting], turns: int) -> list[dict]:
 
 def learning(config: ConfigDict, parts_alone: bool = False) -> Program:
     module = importlib.import_module(f"experiments.{config.experiment}")
-    experiment = whole = module.build(config, data=noise(config))
-    if parts_alone:
-        batch_of = whole.stages[0].batch
-        experiment = whole._replace(loss=lambda params, batch, *rest: whole.loss(params, batch_of(batch), *rest))
-    return training(experiment, config.train.batch_size)
+    experiment = module.build(config, data=noise(config))
+    return training(at_stage(experiment, 0 if parts_alone else -1), config.train.batch_size)
 
 
 def measure_perceptrons(turns: int, config: ConfigDict | None = None) -> list[dict]:

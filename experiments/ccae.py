@@ -111,13 +111,14 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         of_shape = bound(known.capsules.pose, shape, fixed.capsules)
         return of_pose + of_shape - jax.lax.stop_gradient(of_shape)
 
-    @jax.jit
-    def look(params: dict, rows: dict, keys: Array) -> dict:
+    @functools.partial(jax.jit, static_argnames="search")
+    def look(params: dict, rows: dict, keys: Array, search: bool = False) -> dict:
+        """What the encoder makes of scenes; ``search``: and what refining that, and guesses, does."""
         which = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(config.data.seed), rows["seed"])
         scenes = constellations.batch(world, which)
         seen = jax.vmap(model.infer, (None, None, 0, 0))(params, None, scenes.points, scenes.presence)
         found, e = {"winner": seen.winner}, config.evaluate
-        if e.refine:
+        if search:
             shape = params["generative"]["params"]["static"]
             fold = jax.vmap(jax.random.fold_in, (0, None))
             nothing = jax.vmap(guess, (0, None, 0))(fold(which, 2), shape, seen.capsules)
@@ -136,12 +137,13 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         """Figures on a split, without noise.
 
         ``error``: share of the points that are assigned to the wrong constellation (`clustering.rightly_assigned`);
-        with ``evaluate.refine`` also ``refined_error``, of the encoder's explanations after that, and
+        ``final``, and with ``evaluate.refine``, also ``refined_error``, of the encoder's explanations after that, and
         ``unguided_error``, which tells what the encoder is needed for: of a `guess` in place of its explanations.
         ``log_likelihood``: nats of a scene; ``capsules``: how many are there in the mean, a priori, and ``active``: the
         share of scenes in which each wins points.
         """
-        seen = in_batches(look, params, split, key, config.evaluate.batch_size)
+        of_batch = functools.partial(look, search=final and config.evaluate.refine > 0)
+        seen = in_batches(of_batch, params, split, key, config.evaluate.batch_size)
         there = seen["presence"] > 0
         size = num_capsules, len(world.patterns)
         errors = {
@@ -241,6 +243,7 @@ def check(config: ConfigDict) -> None:
 
 
 def typed(config: ConfigDict) -> ccae.Config:
+    """config.model; UserError for a field that is unknown."""
     fields = fields_of(config.model)
     if unknown := [name for name in fields if name not in ccae.Config.__dataclass_fields__]:
         raise UserError(f"model.{unknown[0]} is unknown: see configs/ccae.py")

@@ -118,6 +118,7 @@ def test_those_without_a_box_are_never_heard_of():
 def test_where_nobody_is_there_nothing_is_heard(relation):
     """Where the second one looks is nothing to the first; it is, where they are there."""
     tracker, params = made(dataclasses.replace(SMALL, relation=relation))
+    np.testing.assert_array_equal(params["lstm"]["params"]["hf"]["bias"], 1)
     state, _ = tracker.start(params, None, video()[0], GIVEN, jnp.ones(3))
     elsewhere = state._replace(where=state.where.at[1].add(0.5))
     for there, heard in ((jnp.zeros(3), False), (jnp.ones(3), True)):

@@ -31,3 +31,9 @@ class Experiment(NamedTuple):
     headline: tuple[str, ...]  # the figures of `evaluate` that a reader looks at first
     signature: Callable | None  # (figures) -> how training failed, None if it succeeded; or None: nothing tells
     stages: tuple[Stage, ...] = (Stage(0, lambda batch: batch),)  # in order; compiled once if multiples of inner_steps
+
+
+def at_stage(experiment: Experiment, number: int) -> Experiment:
+    """The experiment in one stage of its curriculum."""
+    stage = experiment.stages[number]
+    return experiment._replace(loss=lambda params, batch, *rest: experiment.loss(params, stage.batch(batch), *rest))

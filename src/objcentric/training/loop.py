@@ -18,7 +18,7 @@ from objcentric.data.loader import Stream
 from objcentric.errors import UserError
 from objcentric.training import machine, parallel, workdir, writer
 from objcentric.training.checkpoint import Checkpoints
-from objcentric.training.experiment import Experiment, Stage
+from objcentric.training.experiment import Experiment, Stage, at_stage
 from objcentric.training.machine import Progress
 from objcentric.training.restore import Best, better, chosen, initial
 from objcentric.training.step import TrainState, make_keys
@@ -121,7 +121,7 @@ def train(this: Run, state: TrainState, best: Best | None, step: int) -> tuple[T
             batches = parallel.stack_batches(streams, length, devices) if streamed else None
             if (stage, length) not in programs:
                 with clock.paused():
-                    many_steps = parallel.make_train(_at(this.experiment, stage), length, c.batch_size, devices)
+                    many_steps = parallel.make_train(at_stage(this.experiment, stage), length, c.batch_size, devices)
                     programs[stage, length] = many_steps.lower(state, resident, batches, numbers).compile()
             state, metrics = programs[stage, length](state, resident, batches, numbers)
             before, step = step, step + length
@@ -218,12 +218,6 @@ def _stage(stages: Sequence[Stage], step: int, num_steps: int) -> tuple[int, int
     firsts = [stage.first for stage in stages]
     number = bisect.bisect(firsts, step) - 1
     return number, min([*firsts[number + 1 :], num_steps])
-
-
-def _at(experiment: Experiment, number: int) -> Experiment:
-    """The experiment in one stage of its curriculum."""
-    stage = experiment.stages[number]
-    return experiment._replace(loss=lambda params, batch, *rest: experiment.loss(params, stage.batch(batch), *rest))
 
 
 def _figure_kept(name: str, figures: dict[str, list]) -> np.ndarray:
