@@ -8,14 +8,18 @@ from experiments import scae
 from objcentric import explainer
 from objcentric.errors import UserError
 from objcentric.training import loop
-from tests.experiments import labelled_images
+from tests.experiments import labelled_images, scenes
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """That of a run of an SCAE."""
     path, data = tmp_path_factory.mktemp("runs") / "scae", labelled_images.make_data()
-    loop.run(labelled_images.make_config(train__num_steps=2), path, lambda config: scae.build(config, data=data))
+
+    def build(config):
+        return scenes.filled(scae.build(config, data=data))._replace(figures=lambda *_: {})
+
+    loop.run(labelled_images.make_config(train__num_steps=2), path, build)
     return path
 
 

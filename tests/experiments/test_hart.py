@@ -25,8 +25,9 @@ ONE_STAGE = {"curriculum__first_frames": 5, "curriculum__steps": ()}  # each is 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Folder and content of eval.json of a finished run on videos."""
-    folder, data = tmp_path_factory.mktemp("runs") / "mohart", videos.make_data()
-    return folder, loop.run(videos.make_config(**ONE_STAGE), folder, lambda config: hart.build(config, data=data))
+    folder, config = tmp_path_factory.mktemp("runs") / "mohart", videos.make_config(**ONE_STAGE)
+    experiment = scenes.filled(hart.build(config, data=videos.make_data()))
+    return folder, loop.run(config, folder, lambda _: experiment)
 
 
 def test_stages_have_the_first_frames():
@@ -41,7 +42,8 @@ def test_stages_have_the_first_frames():
 def toy(tmp_path_factory):
     """Of one in a toy world."""
     folder = tmp_path_factory.mktemp("runs") / "toy"
-    return folder, loop.run(videos.make_toy(**ONE_STAGE | {"curriculum__first_frames": 4}), folder, hart.build)
+    config = videos.make_toy(**ONE_STAGE | {"curriculum__first_frames": 4})
+    return folder, loop.run(config, folder, lambda config: scenes.filled(hart.build(config)))
 
 
 def test_the_first_frames_of_a_world_are_those_of_a_short_one():
@@ -129,7 +131,7 @@ def test_trackers_do_not_see_frames_that_are_black():
     """Nor does what they predict depend on them; in training a sequence without black frames has another loss."""
     config = videos.make_config(**ONE_STAGE)
     experiment, look = hart.build(config, data=videos.make_data()), hart.looker(config)
-    params, aux = jax.jit(experiment.init)(jax.random.key(0))
+    params, aux = scenes.filled(experiment).init(jax.random.key(0))
     params["tracker"] = jax.tree.map(lambda leaf: leaf + 0.05, params["tracker"])  # a timid start sees but little
     rows, keys = videos.make_split(3, 0), jax.random.split(jax.random.key(1), 3)
     seen = [jax.device_get(look(params, rows, keys, mode)) for mode in range(len(hart.MODES))]
@@ -162,7 +164,7 @@ def test_weights_are_small_but_biases_may_be_large():
     totals = {}
     for decay in (0.0, 0.5):
         experiment = hart.build(videos.make_config("hart", task__decay=decay, **fields), data=data)
-        params, aux = jax.jit(experiment.init)(jax.random.key(0))
+        params, aux = scenes.filled(experiment).init(jax.random.key(0))
         batch = jax.tree.map(jnp.asarray, videos.make_split(2, 0))
         arguments = experiment.stages[-1].batch(batch), jax.random.split(jax.random.key(1), 2), 0, aux
         totals[decay] = jax.jit(experiment.loss)(params, *arguments)[0]
@@ -196,7 +198,7 @@ def test_worlds_of_training_begin_with_one_identity():
 
     assert colours(1.0) == {tuple(red)} and colours(0.0) == {tuple(red), tuple(blue)}
     experiment = hart.build(config)
-    params, aux = jax.jit(experiment.init)(jax.random.key(0))
+    params, aux = scenes.filled(experiment).init(jax.random.key(0))
     batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[:3]), experiment.data.train)
     keys = jax.random.split(jax.random.key(1), 3)
     loss = jax.jit(lambda step: experiment.loss(params, batch, keys, step, aux)[0])
@@ -210,7 +212,7 @@ def test_weights_of_losses_follow_equation_3_9():
     config = videos.make_config("hart", task__presence_loss=False, task__decay=0.0, task__blackout=0.0)
     config.model.update(dropout=0.0, zoneout=0.0)
     experiment = hart.build(config, data=videos.make_data())
-    params, aux = jax.jit(experiment.init)(jax.random.key(0))
+    params, aux = scenes.filled(experiment).init(jax.random.key(0))
     batch = experiment.stages[0].batch(jax.tree.map(jnp.asarray, videos.make_split(2, 0)))
     keys = jax.random.split(jax.random.key(1), 2)
     _, (metrics, _) = jax.jit(experiment.loss)(params, batch, keys, 0, aux)
@@ -224,7 +226,7 @@ def test_weights_of_losses_follow_equation_3_9():
 
 def test_absent_objects_do_not_count():
     experiment = hart.build(videos.make_config("hart", task__presence_loss=False), data=videos.make_data())
-    params, aux = jax.jit(experiment.init)(jax.random.key(0))
+    params, aux = scenes.filled(experiment).init(jax.random.key(0))
     split = videos.make_split(3, 0)
     assert split["presence"][0, -1, 1] == 0
     loss, keys = jax.jit(experiment.loss), jax.random.split(jax.random.key(1), 3)
@@ -301,7 +303,7 @@ def test_who_may_be_there_or_not_is_neither_found_nor_missed():
 
 def test_presence_is_learnt_where_it_is_known():
     experiment = hart.build(videos.make_config(**ONE_STAGE), data=videos.make_data())
-    params, aux = jax.jit(experiment.init)(jax.random.key(0))
+    params, aux = scenes.filled(experiment).init(jax.random.key(0))
     loss, keys = jax.jit(experiment.loss), jax.random.split(jax.random.key(1), 3)
     rows = experiment.stages[0].batch(jax.tree.map(jnp.asarray, videos.make_split(3, 0)))
 
@@ -489,7 +491,7 @@ def test_guided_trackers_look_at_true_boxes(attention_loss):
     """Then the loss of attention alone tells where they would better have looked."""
     config = videos.make_toy(task__attention_loss=attention_loss)
     experiment = hart.build(config)
-    params, aux = jax.jit(experiment.init)(jax.random.key(0))
+    params, aux = scenes.filled(experiment).init(jax.random.key(0))
     params["tracker"]["output"]["params"]["Dense_1"]["bias"] += 1.0  # so that they look elsewhere
     batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[:2]), experiment.data.train)
     keys = jax.random.split(jax.random.key(1), 2)

@@ -24,7 +24,7 @@ def run(tmp_path_factory):
     """Folder and content of eval.json of a finished run."""
     folder, data = tmp_path_factory.mktemp("runs") / "scae", labelled_images.make_data()
     config = labelled_images.make_config(evaluate__affine=True)
-    return folder, loop.run(config, folder, lambda config: scae.build(config, data=data))
+    return folder, loop.run(config, folder, lambda config: scenes.filled(scae.build(config, data=data)))
 
 
 def test_a_run(run):
@@ -50,7 +50,7 @@ def test_without_labels_a_run_says_what_it_leaves_out(tmp_path, capsys):
     )
     experiment = scae.build(config, data=data)
     assert experiment.headline == ("log_likelihood",)
-    content = loop.run(config, tmp_path / "run", lambda _: experiment)
+    content = loop.run(config, tmp_path / "run", lambda _: scenes.filled(experiment))
     assert content["left_out"] == [f"{feature}_{name}" for feature in scae.FEATURES for name in clustering.FIGURES]
     assert "prior_lin_match" not in content and np.isfinite(content["log_likelihood"])
     assert "labels are missing: the figures leave out prior_max_act, prior_clust_nn" in capsys.readouterr().err
@@ -115,7 +115,7 @@ def test_labels_of_tests_alone():
     data = labelled_images.make_data()
     data = data._replace(train={"image": data.train["image"]})
     experiment = scae.build(labelled_images.make_config(evaluate__affine=True), data=data)
-    params = jax.jit(experiment.init)(jax.random.key(0))[0]
+    params = scenes.filled(experiment).init(jax.random.key(0))[0]
     figures = experiment.evaluate(params, data.test, jax.random.key(0), final=True)
     assert {"prior_nmi", "posterior_lin_match_refit"} <= figures.keys()
     left = ["max_act", "clust_nn", "lin_match", "lin_match_full", "lin_pred"]
@@ -126,7 +126,7 @@ def test_labels_of_tests_alone():
 
 def first_loss(**fields):
     experiment = scae.build(labelled_images.make_config(**fields), data=labelled_images.make_data())
-    params = jax.jit(experiment.init)(jax.random.key(0))[0]
+    params = scenes.filled(experiment).init(jax.random.key(0))[0]
     batch = {name: jnp.asarray(rows[:4]) for name, rows in experiment.data.train.items()}
     keys = jax.random.split(jax.random.key(1), 4)
     run = jax.jit(jax.value_and_grad(experiment.loss, has_aux=True))
@@ -152,7 +152,7 @@ def test_parts_may_learn_alone_at_first():
     experiment = scae.build(config, data=labelled_images.make_data())
     assert [stage.first for stage in experiment.stages] == [0, 2]
     batch = {name: jnp.asarray(rows[:4]) for name, rows in experiment.data.train.items()}
-    params = jax.jit(experiment.init)(jax.random.key(0))[0]
+    params = scenes.filled(experiment).init(jax.random.key(0))[0]
     run = jax.jit(jax.value_and_grad(experiment.loss, has_aux=True))
     outs = []
     for stage in experiment.stages:
@@ -172,7 +172,7 @@ def test_parts_may_then_stay_as_they_are():
     config = labelled_images.make_config(curriculum__parts_alone=2, curriculum__parts_fixed=True, **fields)
     experiment = scae.build(config, data=labelled_images.make_data())
     batch = {name: jnp.asarray(rows[:4]) for name, rows in experiment.data.train.items()}
-    params = jax.jit(experiment.init)(jax.random.key(0))[0]
+    params = scenes.filled(experiment).init(jax.random.key(0))[0]
     keys = jax.random.split(jax.random.key(1), 4)
     grads, (metrics, _) = jax.jit(jax.grad(experiment.loss, has_aux=True))(params, batch, keys, 2, ())
     assert "log_likelihood" not in metrics and metrics["upright"] > 0
@@ -202,7 +202,7 @@ def test_a_run_of_two_stages(tmp_path):
 def test_evaluation_has_no_noise():
     data = labelled_images.make_data()
     experiment = scae.build(labelled_images.make_config(data__shift=0), data=data)
-    params = jax.jit(experiment.init)(jax.random.key(0))[0]
+    params = scenes.filled(experiment).init(jax.random.key(0))[0]
     figures = experiment.evaluate(params, data.test, jax.random.key(0), final=False)
 
     def log_likelihood(**fields):
@@ -243,7 +243,7 @@ def test_affnist(tmp_path):
     scipy.io.savemat(tmp_path / "test_batches" / "1.mat", {"affNISTdata": data})
     config = labelled_images.make_config(data__canvas=(40, 40), data__shift=3, evaluate__affnist=str(tmp_path))
     experiment = scae.build(config, data=labelled_images.make_data())
-    params = jax.jit(experiment.init)(jax.random.key(0))[0]
+    params = scenes.filled(experiment).init(jax.random.key(0))[0]
     figures = experiment.evaluate(params, experiment.data.test, jax.random.key(0), final=True)
     names = {f"affnist_{feature}_{name}" for feature in scae.FEATURES for name in clustering.FIGURES}
     assert names <= figures.keys() and not any(name.startswith("affine_") for name in figures)
