@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from experiments import hart
@@ -25,7 +24,7 @@ def study(config: ConfigDict, folder: Path) -> Result:
     Returns:
       of each seed ``iou/<relation>_<randomness>`` on sequences as long as the trained ones, and those of the baselines,
       ``static/<randomness>`` and ``momentum/<randomness>``; lists ``iou_by_length/<relation>`` over ``config.lengths``
-      in worlds of randomness 1; and the picture.
+      in worlds of randomness 1; and the picture. `table` is written to table.md.
     """
     check(config)
     results = {}
@@ -33,7 +32,9 @@ def study(config: ConfigDict, folder: Path) -> Result:
         run = run_config(config, relation, randomness)
         results[relation, randomness] = loop.run(run, folder / f"{relation}_{randomness:g}", hart.build)["per_seed"]
     per_seed = {seed: figures_of(config, results, i) for i, seed in enumerate(config.seeds)}
-    return Result(per_seed, {"figure_4_5": picture(config, list(per_seed.values()))}, config.run.train.num_steps)
+    drawn = panels(config, list(per_seed.values()))
+    (folder / "table.md").write_text(table(drawn))
+    return Result(per_seed, {"figure_4_5": plots_tracking.accuracy(drawn)}, config.run.train.num_steps)
 
 
 def figures_of(config: ConfigDict, results: dict[tuple[str, float], list[dict]], index: int) -> dict[str, Any]:
@@ -48,11 +49,12 @@ def figures_of(config: ConfigDict, results: dict[tuple[str, float], list[dict]],
     return figures
 
 
-def picture(config: ConfigDict, per_seed: list[dict[str, Any]]) -> Figure:
-    panels = {}
+def panels(config: ConfigDict, per_seed: list[dict[str, Any]]) -> dict[str, tuple[tuple[float, ...], dict]]:
+    """Those of figure 4.5: by what varies in each its values ``[L]`` and, by tracker, the IoU ``[S, L]`` of S seeds."""
+    found = {}
     if config.relations:
         curves = {LABELS[r]: [seed[f"iou_by_length/{r}"] for seed in per_seed] for r in config.relations}
-        panels["sequence length"] = (config.lengths, curves)
+        found["sequence length"] = (config.lengths, curves)
     if config.compared:
         names = {LABELS[relation]: f"iou/{relation}_" for relation in config.compared}
         names |= {"static": "static/", "momentum": "momentum/"}
@@ -60,8 +62,18 @@ def picture(config: ConfigDict, per_seed: list[dict[str, Any]]) -> Figure:
             label: [[seed[f"{name}{r:g}"] for r in config.randomness] for seed in per_seed]
             for label, name in names.items()
         }
-        panels["randomness"] = (config.randomness, curves)
-    return plots_tracking.accuracy(panels)
+        found["randomness"] = (config.randomness, curves)
+    return found
+
+
+def table(drawn: dict[str, tuple[tuple[float, ...], dict]]) -> str:
+    """Markdown of `panels`: mean IoU of the seeds, of each panel a row a tracker."""
+    pages = []
+    for name, (places, curves) in drawn.items():
+        lines = [[name, *(f"{place:g}" for place in places)], ["---"] * (1 + len(places))]
+        lines += [[label, *(f"{iou:.3f}" for iou in np.mean(values, 0))] for label, values in curves.items()]
+        pages.append("".join(f"| {' | '.join(line)} |\n" for line in lines))
+    return "\n".join(pages)
 
 
 def check(config: ConfigDict) -> None:

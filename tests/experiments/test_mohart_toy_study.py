@@ -3,6 +3,7 @@ import pytest
 
 from configs import mohart_toy_study as configs
 from experiments import hart, mohart_toy_study
+from objcentric import plots_tracking
 from objcentric.errors import UserError
 from objcentric.training import study
 from tests.experiments import videos
@@ -39,8 +40,16 @@ def test_panels_by_themselves():
 def test_a_picture_of_one_panel(fields, panel):
     seed = {"iou_by_length/none": [0.1] * 3, "iou_by_length/max": [0.2] * 3}
     seed |= {f"{name}{r}": 0.3 for name in ("iou/none_", "static/", "momentum/") for r in (0, 1)}
-    (axes,) = mohart_toy_study.picture(make_config(**fields), [seed]).axes
+    drawn = mohart_toy_study.panels(make_config(**fields), [seed])
+    (axes,) = plots_tracking.accuracy(drawn).axes
     assert panel in axes.get_xlabel()
+
+
+def test_a_table():
+    curves = {"HART": [[0.1, 0.25], [0.2, 0.35]], "static": [[0.3, 0.3], [0.3, 0.3]]}
+    page = mohart_toy_study.table({"randomness": ((0.0, 0.5), curves), "sequence length": ((5,), {"MLP": [[1.0]]})})
+    randomness = "| randomness | 0 | 0.5 |\n| --- | --- | --- |\n| HART | 0.150 | 0.300 |\n| static | 0.300 | 0.300 |\n"
+    assert page == randomness + "\n| sequence length | 5 |\n| --- | --- |\n| MLP | 1.000 |\n"
 
 
 def test_a_run_of_a_variant_has_its_fields():
@@ -64,6 +73,7 @@ def test_the_study(tmp_path, monkeypatch):
     assert figures["iou_by_length/max"] == pytest.approx([0.8] * 3)
     run = (tmp_path / "none_1" / "eval.json").read_text()
     assert (tmp_path / "figures" / "figure_4_5.png").exists() and '"mean_iou"' in run
+    assert "| max-pool | 0.800 | 0.800 | 0.800 |" in (tmp_path / "table.md").read_text()
 
 
 def test_length_counts_frames_from_the_second_one():
