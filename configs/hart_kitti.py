@@ -25,7 +25,7 @@ def get_config(variant: str = "hart") -> ConfigDict:
     config.data.update(format="kitti", num_objects=1, frame_size=(188, 621), train_share=0.7, valid_share=0.1)
     config.data.test_frames = 60
     config.model.update(v1="alexnet", glimpse_size=(56, 56), appearance=True, features=100, hidden=100)
-    config.task.update(presence_loss=False, blackout=0.0)
+    config.task.update(presence_loss=False, blackout=0.0, learn_weights=True)
     config.optimizer.update(name="rmsprop", learning_rate=3.33e-6, decay="constant")
     config.train.update(num_steps=400_000, batch_size=10, eval_every=10_000, checkpoint_every=10_000)
     config.curriculum.steps = tuple(range(13_000, 26 * 13_000, 13_000))  # a frame more each time; the thesis: 13 epochs

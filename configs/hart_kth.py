@@ -22,7 +22,7 @@ def get_config(variant: str = "hart") -> ConfigDict:
     config.data.kinds = ("walking", "jogging", "running")  # a kind is an action
     config.data.test_frames = 60
     config.model.update(glimpse_size=(28, 28), appearance=True, features=100, hidden=100)
-    config.task.update(presence_loss=False, blackout=0.0)
+    config.task.update(presence_loss=False, blackout=0.0, learn_weights=True)
     config.optimizer.update(name="rmsprop", learning_rate=3.33e-5, decay="constant")
     config.train.update(num_steps=100_000, batch_size=10, eval_every=5_000, checkpoint_every=5_000)
     config.curriculum.steps = tuple(range(3_000, 26 * 3_000, 3_000))  # a frame more each time; ours
