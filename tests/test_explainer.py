@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -6,6 +7,7 @@ from PIL import Image
 import objcentric
 from experiments import scae
 from objcentric import explainer
+from objcentric.data import labelled
 from objcentric.errors import UserError
 from objcentric.training import loop
 from tests.experiments import labelled_images, scenes
@@ -67,6 +69,20 @@ def test_parameters_in_memory(run):
     np.testing.assert_array_equal(first, second)
     with pytest.raises(UserError, match="the run is one of ccae"):
         explainer.of_params(labelled_images.make_constellations(), run.params)
+
+
+def test_edges_of_a_colour_image():
+    """The model sees the image itself; what it explains, and draws, are its edges."""
+    config = labelled_images.make_config(model__channels=3, data__sobel=True)
+    experiment = scenes.filled(explainer.skeleton(config))
+    given = explainer.of_params(config, experiment.init(jax.random.key(0))[0])
+    image = np.tile(bar(), (1, 1, 3)) * np.uint8([1, 0, 1])
+    x = jnp.asarray(np.pad(image, ((1, 1), (1, 1), (0, 0))) / np.float32(255))
+    edges = labelled.sobel_target(x)
+    told, seen = objcentric.explain(given, image), jax.jit(explainer.make(config).infer)(given.params, None, x, edges)
+    np.testing.assert_allclose(told.part_presence, seen.part_presence, rtol=1e-5)
+    assert told.reconstruction.shape == (12, 12, 3) and told.template.shape == (3, 4, 4, 3)
+    np.testing.assert_allclose(told.picture.axes[0].images[0].get_array(), edges, atol=1 / 255)
 
 
 @pytest.mark.parametrize(
