@@ -96,10 +96,11 @@ COMPARISONS = (
             "prediction_mean_iou": "prediction",
             "prediction_static_iou": "prediction: nothing moves",
             "prediction_momentum_iou": "prediction: momentum",
+            "prediction_own_momentum_iou": "prediction: momentum of its own boxes",
         },
         thesis={
-            "MOHART, MOTChallenge": (0.685, None, None, 0.636, None, None, None, 0.741, None, 0.710),
-            "HART, MOTChallenge": (0.666, None, None, 0.606, None, None, None, 0.732, None, 0.710),
+            "MOHART, MOTChallenge": (0.685, None, None, 0.636, None, None, None, 0.741, None, 0.710, None),
+            "HART, MOTChallenge": (0.666, None, None, 0.606, None, None, None, 0.732, None, 0.710, None),
         },
         ours=("hart_mot15", "hart_mot15_none"),
         note="The thesis' rows are of MOTChallenge's training videos, 5225 frames; its predictions of MOT16, means of"

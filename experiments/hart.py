@@ -261,14 +261,17 @@ def figures_of(mode: str, seen: dict, ahead: int, num_frames: int, final: bool) 
     Returns:
       ``mean_iou``, of all frames but the first, which is given, and of each frame ``iou_t``, the given ones, too; those
       of the `baselines`, ``static_`` and ``momentum_``, of the same frames; ``presence_accuracy``. In a prediction they
-      are of its first `FORESEEN` black frames. A blackout adds ``unseen_iou``, also of the baselines, of the black
-      ones. ``final`` adds ``success`` and ``precision``, the latter at distances in pixels of the frames that trackers
-      see, which are smaller than those that were filmed.
+      are of its first `FORESEEN` black frames, and ``own_momentum_iou`` is that of the tracker's own first boxes going
+      on, for unlike momentum it is not given the second one. A blackout adds ``unseen_iou``, also of the baselines, of
+      the black ones. ``final`` adds ``success`` and ``precision``, the latter at distances in pixels of the frames that
+      trackers see, which are smaller than those that were filmed.
     """
     true, there = seen["true"][:, ahead:], seen["there"][:, ahead:]
     first = GIVEN if mode == "prediction" else 1
     end = first + FORESEEN if mode == "prediction" else num_frames
     guesses = {"": seen["boxes"]} | baselines(seen["true"], seen["there"], ahead, first)
+    if mode == "prediction":
+        guesses["own_momentum"] = following.momentum(seen["boxes"], there, given=GIVEN)
     unseen = there * seen["dark"][..., None]
     figures = {}
     for name, guess in guesses.items():
@@ -344,9 +347,10 @@ def curves(evaluated: dict) -> dict[str, Any]:
     drawn = {}
     for mode in MODES:
         prefix, given = "" if mode == "tracking" else f"{mode}_", GIVEN if mode == "prediction" else 1
-        names = {"tracker": f"{prefix}iou_t", **{name: f"{prefix}{name}_iou_t" for name in ("static", "momentum")}}
+        names = {"tracker": f"{prefix}iou_t"}
+        names |= {name.replace("_", " "): f"{prefix}{name}_iou_t" for name in ("static", "momentum", "own_momentum")}
         if names["tracker"] in evaluated:
-            lines = {label: evaluated[name] for label, name in names.items()}
+            lines = {label: evaluated[name] for label, name in names.items() if name in evaluated}
             unseen = np.arange(len(evaluated[names["tracker"]])) >= GIVEN if mode == "prediction" else None
             drawn[f"{mode}_iou"] = plots_tracking.iou_over_time(lines, given=given, unseen=unseen)
     return drawn | {

@@ -342,6 +342,16 @@ def test_figures_of_a_prediction_are_of_its_first_black_frames():
     assert figures["static_iou"] == pytest.approx(expected)
 
 
+def test_what_the_tracker_saw_may_go_on_too():
+    """A tracker that lags behind by a pixel in the second frame goes on at half the pace; from there it errs more."""
+    seen = perfect()
+    seen["boxes"][:, 1] -= 1
+    figures = hart.figures_of("prediction", seen, 0, 6, False)
+    late = [iou(10, 10, 1 + t) for t in (1, 2, 3)] + [iou(7, 10, 2)]  # in each frame by a pixel more
+    assert figures["own_momentum_iou"] == pytest.approx(np.mean(late)) and figures["momentum_iou"] == 1
+    assert "own_momentum_iou" not in hart.figures_of("tracking", seen, 0, 6, False)
+
+
 def test_baselines_of_what_lies_ahead_know_the_box_of_each_frame():
     figures = hart.figures_of("tracking", perfect(ahead=2), 2, 6, False)
     assert figures["mean_iou"] == 1
