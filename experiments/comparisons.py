@@ -107,8 +107,8 @@ COMPARISONS = (
         " figure 4.7a's three frames. Of 30 frames all but the first count; a prediction is of the three frames after"
         " the first two. Momentum goes on as the first two boxes have it; in the second frame it stays where it was."
         " Trackers are given the first box alone: that of its own boxes goes on from there to where the tracker thinks"
-        " its object is in the second frame. Boxes of PETS09 are smooth: their pace changes by half a pixel of the filmed"
-        " frame, in the median, so that two true ones tell the next three nearly exactly; no tracker comes near that.",
+        " its object is in the second frame. Boxes of PETS09 move so smoothly that two true ones tell the next three"
+        " nearly exactly; no tracker comes near that.",
     ),
     Comparison(
         title="Section 6.3.1: which constellation a point belongs to",
