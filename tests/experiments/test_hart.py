@@ -210,6 +210,7 @@ def test_worlds_of_training_begin_with_one_identity():
 def test_weights_of_losses_follow_equation_3_9():
     """With losses L and log-weights w the total is sum(exp(w) L - w), of which w = -log L is the best."""
     config = videos.make_config("hart", task__presence_loss=False, task__decay=0.0, task__blackout=0.0)
+    config.task.learn_weights = True
     config.model.update(dropout=0.0, zoneout=0.0)
     experiment = hart.build(config, data=videos.make_data())
     params, aux = scenes.filled(experiment).init(jax.random.key(0))
