@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import hart
+from experiments.results_table import markdown_lines
 from objcentric import plots_tracking
 from objcentric.errors import UserError
 from objcentric.training import loop
@@ -70,9 +71,9 @@ def table(drawn: dict[str, tuple[tuple[float, ...], dict]]) -> str:
     """Markdown of `panels`: mean IoU of the seeds, of each panel a row a tracker."""
     pages = []
     for name, (places, curves) in drawn.items():
-        lines = [[name, *(f"{place:g}" for place in places)], ["---"] * (1 + len(places))]
-        lines += [[label, *(f"{iou:.3f}" for iou in np.mean(values, 0))] for label, values in curves.items()]
-        pages.append("".join(f"| {' | '.join(line)} |\n" for line in lines))
+        rows = [[name, *(f"{place:g}" for place in places)]]
+        rows += [[label, *(f"{iou:.3f}" for iou in np.mean(values, 0))] for label, values in curves.items()]
+        pages.append("\n".join([*markdown_lines(rows), ""]))
     return "\n".join(pages)
 
 

@@ -282,11 +282,11 @@ def _comparison(comparison: Comparison, results: list[Result]) -> str:
         for result in ours
     ]
     return "\n".join(
-        [f"## {comparison.title}", "", *_lines(rows), "", *([comparison.note, ""] if comparison.note else [])]
+        [f"## {comparison.title}", "", *markdown_lines(rows), "", *([comparison.note, ""] if comparison.note else [])]
     )
 
 
-def _lines(rows: list[list[str]]) -> list[str]:
+def markdown_lines(rows: list[list[str]]) -> list[str]:
     """A table in Markdown, whose header is the first of ``rows``."""
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return [lines[0], "| " + " | ".join(["---"] * len(rows[0])) + " |", *lines[1:]]
@@ -309,7 +309,7 @@ def _table(experiment: str, results: list[Result]) -> str:
         ]
         for r in results
     ]
-    lines = [f"## {experiment}", "", *_lines([header, *rows])]
+    lines = [f"## {experiment}", "", *markdown_lines([header, *rows])]
     notes = [f"- {r['title']}: {r['notes']}" for r in results if r.get("notes")]
     notes += [f"- {r['title']}, seed by seed: {each}" for r in results if (each := _seed_by_seed(r))]
     own = [f"### {r['title']}\n\n{r['table']}\n" for r in results if "table" in r]
