@@ -64,12 +64,13 @@ def fast(config: ConfigDict) -> None:
     config.data.allow_empty = False
     if config.model.decoder != "baseline":  # whose features tell location, precision and presence of each point
         config.model.update(pose="matrix", scale="scene", vote_presence=False, similarity=True, deformable=False)
-        config.losses.refine, config.evaluate.refine = 8, 20
+        config.losses.update(refine=8, pose_scale=0.1)
+        config.evaluate.refine = 20
     else:
         config.train.num_steps = 22_000  # for they take less time: nothing is refined
     config.losses.update(prior_within=0.0, prior_between=0.0, too_few=0.0)
     config.losses.update(posterior_within=5.0, posterior_between=5.0)
-    config.curriculum.update(keep=0.02, posterior=0.02, begin=2_000, steps=2_000, exemplars=True)
+    config.curriculum.update(keep=(0.02, 0.75), posterior=0.02, begin=2_000, steps=2_000, exemplars=True)
 
 
 def rmsprop(batch_size: int) -> ConfigDict:
@@ -136,12 +137,14 @@ def losses() -> ConfigDict:
     # belong to is then taken from it for the likelihood, more and more so while constellations come in; 0: none.
     c.refine = 0
     c.starts = 1  # of them: the explanation itself and, if above 1, disturbed ones
+    c.pose_scale = 0.0  # standard deviation with which refined explanations teach poses; 0: that of each capsule
     return c
 
 
 def curriculum() -> ConfigDict:
     c = ConfigDict()  # of training scenes; the thesis has none
-    c.keep = 0.5  # takes the place of data.keep at first; near 0, and without empty scenes, there is one constellation
+    # Two in place of data.keep, at first and in the end; near 0, and without empty scenes, there is one constellation.
+    c.keep = ()
     c.posterior = 1.0  # factor of the weights of the posterior losses in the end; it is 1 at first
     c.begin = 0  # all stays as it is at first until this step
     c.steps = 0  # from then on, until it is as in the end

@@ -37,9 +37,10 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     world = constellations.make_config(config.data)
     model = ccae.make(typed(config))
     c, num_capsules = config.losses, config.model.num_capsules
+    keep = config.curriculum.keep or (world.keep,) * 2
 
     def annealed(start: float, end: float, step: Array) -> Array:
-        """What goes from ``start`` to ``end`` while constellations come to be there with probability data.keep."""
+        """What goes from ``start`` to ``end`` while more constellations come in."""
         return schedules.geometric(start, end, config.curriculum.steps, config.curriculum.begin)(step)
 
     def exemplar(key: Array) -> Array:
@@ -47,7 +48,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
         A capsule that begins with fewer has votes that coincide, and could not explain larger constellations.
         """
-        scenes = constellations.batch(world, jax.random.split(key, EXEMPLARS), config.curriculum.keep)
+        scenes = constellations.batch(world, jax.random.split(key, EXEMPLARS), keep[0])
         many = jnp.sum(scenes.presence, 1)
         best = jnp.argmax(jnp.where(many <= config.model.num_votes, many, 0))
         return offsets(scenes.points[best], scenes.presence[best], config.model.num_votes)
@@ -62,7 +63,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
         # Scenes are cheap: each step has new ones, by its own keys, and the rows of the split do not matter.
         keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
-        scenes = constellations.batch(world, keys[:, 0], annealed(config.curriculum.keep, world.keep, step))
+        scenes = constellations.batch(world, keys[:, 0], annealed(*keep, step))
         seen = jax.vmap(model.infer, (None, 0, 0, 0))(params, keys[:, 1], scenes.points, scenes.presence)
         log_prior = jax.vmap(capsules.log_prior_presence)(seen.capsules)
         won = jax.nn.one_hot(seen.winner, num_capsules) * scenes.presence[..., None]
@@ -98,7 +99,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
         Left to itself an encoder that is unsure hedges: its capsules share points, at wide standard deviations. Its
         explanation teaches poses, and the refined one ``shape [K, N, 2]``, the capsules' offsets: taught by the former
-        they would learn to mend what its poses lack.
+        they would learn to mend what its poses lack. With standard deviations of its own it would be taught least by
+        scenes that it does not understand, where they are wide: ``losses.pose_scale`` takes their place.
         """
         fixed = jax.lax.stop_gradient(seen)
         known = jax.lax.stop_gradient(model.refine(key, points, presence, fixed, c.refine, c.starts))
@@ -107,9 +109,14 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             explained = model.explain(points, of._replace(pose=pose, votes=poses.move(pose, shape)))
             return jnp.sum(known.explained.responsibility * explained.log_share, (1, 2)) @ presence
 
-        of_pose = bound(seen.capsules.pose, jax.lax.stop_gradient(shape), seen.capsules)
-        of_shape = bound(known.capsules.pose, shape, fixed.capsules)
-        return of_pose + of_shape - jax.lax.stop_gradient(of_shape)
+        told, fixed_shape = seen.capsules, jax.lax.stop_gradient(shape)
+        taught = [bound(known.capsules.pose, shape, fixed.capsules)]
+        value = bound(told.pose, fixed_shape, told)
+        if c.pose_scale:
+            value = bound(fixed.capsules.pose, fixed_shape, told)
+            alike = jnp.full_like(told.scale, c.pose_scale)
+            taught.append(bound(told.pose, fixed_shape, fixed.capsules._replace(scale=alike)))
+        return value + sum(each - jax.lax.stop_gradient(each) for each in taught)
 
     @functools.partial(jax.jit, static_argnames="search")
     def look(params: dict, rows: dict, keys: Array, search: bool = False) -> dict:
@@ -124,6 +131,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             nothing = jax.vmap(guess, (0, None, 0))(fold(which, 2), shape, seen.capsules)
             blind = seen._replace(capsules=nothing, explained=jax.vmap(model.explain)(scenes.points, nothing))
             refine = jax.vmap(functools.partial(model.refine, num_steps=e.refine, num_starts=e.starts))
+            fit = jax.vmap(functools.partial(model.fit, num_steps=e.refine))
+            found["fitted_winner"] = fit(scenes.points, scenes.presence, seen.capsules).winner
             for name, start in (("refined", seen), ("unguided", blind)):
                 found[f"{name}_winner"] = refine(fold(which, 1), scenes.points, scenes.presence, start).winner
         return {
@@ -137,8 +146,9 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         """Figures on a split, without noise.
 
         ``error``: share of the points that are assigned to the wrong constellation (`clustering.rightly_assigned`);
-        ``final``, and with ``evaluate.refine``, also ``refined_error``, of the encoder's explanations after that, and
-        ``unguided_error``, which tells what the encoder is needed for: of a `guess` in place of its explanations.
+        ``final``, and with ``evaluate.refine``, also ``fitted_error``, after so many steps of expectation-maximisation
+        of the encoder's explanations, ``refined_error``, after a search that begins with them, and ``unguided_error``,
+        which tells what the encoder is needed for: after one that begins with a `guess`.
         ``log_likelihood``: nats of a scene; ``capsules``: how many are there in the mean, a priori, and ``active``: the
         share of scenes in which each wins points.
         """
@@ -149,7 +159,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         errors = {
             f"{kind}error": 1
             - clustering.segmentation_accuracy(seen[f"{kind}winner"], seen["constellation"], there, *size)
-            for kind in ("", "refined_", "unguided_")
+            for kind in ("", "fitted_", "refined_", "unguided_")
             if f"{kind}winner" in seen
         }
         won = (seen["winner"][..., None] == np.arange(num_capsules)) & there[..., None]
@@ -217,9 +227,12 @@ def check(config: ConfigDict) -> None:
     check_losses(config.losses, WEIGHTS)
     if config.losses.least_parts < 1:
         raise UserError(f"losses.least_parts={config.losses.least_parts} must be at least 1")
-    if not (0 < config.curriculum.keep <= 1 and config.data.keep > 0):
-        what = f"curriculum.keep={config.curriculum.keep}, data.keep={config.data.keep}"
-        raise UserError(f"{what}: use more than 0, and no more than 1")
+    keep = config.curriculum.keep
+    if len(keep) not in (0, 2) or not all(0 < each <= 1 for each in keep) or config.data.keep <= 0:
+        what = f"curriculum.keep={keep}, data.keep={config.data.keep}"
+        raise UserError(f"{what}: use more than 0, and no more than 1; two in the curriculum, or none")
+    if not 0 <= config.losses.pose_scale < np.inf:
+        raise UserError(f"losses.pose_scale={config.losses.pose_scale}: use 0, for the capsules' own, or more")
     if config.curriculum.posterior <= 0 or config.curriculum.begin < 0 or config.curriculum.steps < 0:
         raise UserError(f"curriculum={dict(config.curriculum)}: posterior must be above 0, begin and steps at least 0")
     if config.curriculum.exemplars and config.data.allow_empty:

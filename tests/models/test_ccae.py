@@ -92,7 +92,8 @@ def rough(points, offsets, poses_of, scale=0.1):
     pose = jnp.stack([jnp.asarray([[s, 0.1 * s, x], [-0.1 * s, s, y]], jnp.float32) for s, (x, y) in poses_of])
     votes = jax.vmap(poses.move)(pose, offsets)
     size = votes.shape[:2]
-    found = capsules.Capsules(jnp.zeros(size[0]), jnp.zeros(size), pose, votes, jnp.full(size, scale), jnp.zeros(()))
+    unsure = jnp.full(size[0], jnp.log(0.5))
+    found = capsules.Capsules(unsure, jnp.zeros(size), pose, votes, jnp.full(size, scale), jnp.zeros(()))
     explained = capsules.explain_points(points, found, mixture="normalised", dummy=0.0)
     return ccae.Seen(found, explained, capsules.winner(explained))
 
@@ -125,6 +126,17 @@ def test_other_starts_find_what_the_first_does_not():
     assert criteria[8] < criteria[1] - 5
     winner = found[8].winner
     assert len(set(winner[:4].tolist())) == len(set(winner[4:].tolist())) == 1 and winner[0] != winner[4]
+
+
+@pytest.mark.parametrize("there", range(3))
+def test_of_capsules_that_are_alike_the_likeliest_is_there(there):
+    """One square, and three capsules that fit it as well."""
+    seen = rough(0.3 * SQUARE, jnp.stack([SQUARE] * 3), [(0.28, (0.02, 0.0))] * 3)
+    likely = jnp.log(jnp.full(3, 0.3).at[there].set(0.6))
+    better = refine(
+        None, 0.3 * SQUARE, jnp.ones(4), seen._replace(capsules=seen.capsules._replace(log_presence=likely)), 20
+    )
+    assert set(better.winner.tolist()) == {there}
 
 
 def test_a_capsule_that_only_mends_one_point_is_left_out():

@@ -59,6 +59,7 @@ class Config:
 
 
 _ABSENT = -1e3  # logarithm of the presence of a capsule that is left out
+_UNSURE = 0.01  # least and, from 1, largest probability of presence that counts: an encoder may be wrong
 
 
 class Seen(NamedTuple):
@@ -73,8 +74,9 @@ class CCAE(NamedTuple):
     init: Callable  # (key) -> params
     infer: Callable  # (params, key, points [N, 2], presence [N]) -> Seen; without a key (None) there is no noise
     explain: Callable  # (points [N, 2], Capsules) -> Explained
-    # (key, points [N, 2], presence [N], seen, num_steps, num_starts) -> Seen, by expectation-maximisation; a key is
-    # needed for more than one start
+    fit: Callable  # (points [N, 2], presence [N], Capsules, num_steps) -> Seen, by expectation-maximisation
+    # (key, points [N, 2], presence [N], seen, num_steps, num_starts) -> Seen, the best of several fits; a key is needed
+    # for more than one start
     refine: Callable
 
 
@@ -113,15 +115,26 @@ def make(config: Config) -> CCAE:
     def explain(points: Array, seen: Capsules) -> Explained:
         return capsules.explain_points(points, seen, mixture=config.mixture, dummy=config.dummy)
 
+    def fit(points: Array, presence: Array, start: Capsules, num_steps: int) -> Seen:
+        """Expectation-maximisation: who is where is known roughly, for known shapes the rest is least squares."""
+
+        def step(carry: tuple, _: None) -> tuple[tuple, None]:
+            better = capsules.refit(points, presence, *carry)
+            return (better, explain(points, better)), None
+
+        (better, explained), _ = jax.lax.scan(step, (start, explain(points, start)), None, num_steps)
+        return Seen(better, explained, capsules.winner(explained))
+
     def refine(
         key: Array | None, points: Array, presence: Array, seen: Seen, num_steps: int, num_starts: int = 1
     ) -> Seen:
-        """The best of what expectation-maximisation makes of ``seen``, of each choice of some of its capsules.
+        """The best of what `fit` makes of ``seen``, of each choice of some of its capsules.
 
-        The encoder tells roughly who is where; for shapes that are known the rest is a matter of least squares. Where
-        it is unsure it takes more capsules than there are constellations, and leaving some out is a better start.
-        Other starts than the first one are disturbed. Which is best is told by `information_criterion`.
+        Where the encoder is unsure it takes more capsules than there are constellations, and leaving some out is a
+        better start. Other starts than the first one are disturbed. Which is best is told by `information_criterion`
+        and how likely the encoder takes the choice to be: of capsules that are alike, always the same are then there.
         """
+        present = jnp.clip(jnp.exp(seen.capsules.log_presence), _UNSURE, 1 - _UNSURE)
         starts = jax.tree.map(lambda leaf: leaf[None], seen.capsules)
         if num_starts > 1:
             others = jax.vmap(capsules.disturb, (0, None))(jax.random.split(key, num_starts - 1), seen.capsules)
@@ -130,20 +143,15 @@ def make(config: Config) -> CCAE:
 
         def one(start: Capsules, chosen: Array) -> tuple[Array, Seen]:
             start = start._replace(log_presence=jnp.where(chosen > 0, start.log_presence, _ABSENT))
-
-            def step(carry: tuple, _: None) -> tuple[tuple, None]:
-                better = capsules.refit(points, presence, *carry)
-                return (better, explain(points, better)), None
-
-            (better, explained), _ = jax.lax.scan(step, (start, explain(points, start)), None, num_steps)
-            found = Seen(better, explained, capsules.winner(explained))
-            return information_criterion(presence, found), found
+            found = fit(points, presence, start, num_steps)
+            log_prior = jnp.sum(jnp.log(jnp.where(chosen > 0, present, 1 - present)))
+            return information_criterion(presence, found) - log_prior, found
 
         criteria, found = jax.vmap(jax.vmap(one, (None, 0)), (0, None))(starts, choices)
         best = jnp.unravel_index(jnp.argmin(criteria), criteria.shape)
         return jax.tree.map(lambda leaf: leaf[best], found)
 
-    return CCAE(init, infer, explain, refine)
+    return CCAE(init, infer, explain, fit, refine)
 
 
 def information_criterion(presence: Array, seen: Seen) -> Array:
