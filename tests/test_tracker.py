@@ -1,6 +1,8 @@
 """Trackers at work on videos, from the folder of a run."""
 
+import functools
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -30,7 +32,15 @@ def run(tmp_path_factory):
     folder, data = tmp_path_factory.mktemp("runs") / "mohart", videos.make_data()
     config = videos.make_config(train__num_steps=2, curriculum__steps=(), curriculum__first_frames=5)
     loop.run(config, folder, lambda config: hasty(hart.build(config, data=data)))
-    return folder
+    kept = functools.cache(lambda: restore_run(folder, functools.partial(tracker.skeleton, load=False)))
+
+    def read(path, build):
+        """As `restore_run`, which takes seconds: this run is read once."""
+        return kept() if Path(path) == folder else restore_run(path, build)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracker, "restore_run", read)
+        yield folder
 
 
 FRAMES = videos.make_split(1, 3)["image"][0]
@@ -43,9 +53,8 @@ def test_it_agrees_with_the_model(run):
     tracked = objcentric.track(FRAMES, BOXES, run)
     restored = restore_run(run, tracker.skeleton)
     made, _ = tracker.make(restored.config, 2)
-    seen = model.follow(
-        made, restored.params["tracker"], None, FRAMES.astype(np.float32) / 255, BOXES, np.ones(2, np.float32)
-    )
+    follow = jax.jit(functools.partial(model.follow, made), static_argnums=1)
+    seen = follow(restored.params["tracker"], None, FRAMES.astype(np.float32) / 255, BOXES, np.ones(2, np.float32))
     np.testing.assert_allclose(tracked.boxes, seen.boxes, atol=1e-3)
     assert tracked.boxes.shape == (5, 2, 4) and tracked.presence.shape == (5, 2)
     np.testing.assert_allclose(tracked.presence[1:], jax.nn.sigmoid(seen.presence[1:]), atol=1e-5)
@@ -213,7 +222,7 @@ def test_boxes_have_the_numbers_of_their_frames(run, folder):
 
 def test_a_run_whose_v1_began_with_a_file_does_not_need_it(tmp_path):
     """Nor does what is written of its V1 differ from it."""
-    params = model.make(model.Config((16, 20, 3), 3, **SIZES)).init(jax.random.key(3))
+    params = jax.jit(model.make(model.Config((16, 20, 3), 3, **SIZES)).init)(jax.random.key(3))
     write_weights(tmp_path / "v1.npz", params["v1"])
     config = videos.make_config(train__num_steps=2, curriculum__steps=(), curriculum__first_frames=5)
     config.model.v1_weights = str(tmp_path / "v1.npz")

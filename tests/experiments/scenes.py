@@ -60,8 +60,9 @@ def filled(experiment: Experiment) -> Experiment:
     """``experiment`` with parameters that need no compilation."""
     shapes, aux = jax.eval_shape(experiment.init, jax.random.key(0))
     rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.1, leaf.shape), jnp.float32), shapes)
-    return experiment._replace(init=lambda key: (params, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), aux)))
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.1, leaf.shape).astype(np.float32)), shapes)
+    zeros = jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, np.float32)), aux)
+    return experiment._replace(init=lambda key: (params, zeros))
 
 
 def learn_by_heart(experiment: Experiment, batch: dict, num_steps: int, learning_rate: float) -> tuple:

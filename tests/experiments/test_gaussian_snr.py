@@ -1,5 +1,6 @@
 """The Gaussian study against the model itself: densities, jax.grad of objectives.iwae, closed forms."""
 
+import functools
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from objcentric.training import study
 
 N, D = 12, 8
 REGIMES = [configs.get_config().low_variance, configs.get_config().high_variance]
+add_particle = jax.jit(gaussian_snr.add_particle)
 
 
 def make_config(**fields):
@@ -35,18 +37,19 @@ def make_config(**fields):
 
 @pytest.fixture(scope="module")
 def x():
-    return gaussian_snr.make_data(jax.random.key(1), N, D)
+    return jax.jit(gaussian_snr.make_data, static_argnums=(1, 2))(jax.random.key(1), N, D)
 
 
 @pytest.fixture(scope="module")
 def problems(x):
-    return gaussian_snr.make_problems(jax.random.key(2), x, REGIMES)
+    return jax.jit(functools.partial(gaussian_snr.make_problems, regimes=REGIMES))(jax.random.key(2), x)
 
 
 def problem(problems, regime):
-    return jax.tree.map(lambda leaf: leaf[regime], problems)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[regime], problems)
 
 
+@jax.jit
 def log_weights(params, variance, x, e):
     """``log p(x, z) - log q(z | x)`` [N, K] of ``z = Ax + b + s e``, e [N, K, D], from the densities themselves."""
     mean = (x @ params["A"].T + params["b"][None])[:, None]
@@ -65,6 +68,13 @@ def gradients_by_jax(params, variance, x, e):
         return jnp.mean(estimate.surrogate), jnp.mean(estimate.bound)
 
     return jax.grad(surrogate, has_aux=True)(params)
+
+
+@jax.jit
+def gradients_by_noise(params, variance, x, e):
+    weights = objectives.normalized_weights(log_weights(params, variance, x, e))
+    noise = jnp.einsum("nk,nkd,ne->de", weights, e, gaussian_snr.with_one(x)) / N
+    return gaussian_snr.gradients(params, variance, x, noise)
 
 
 def assert_same_distribution(first, second):
@@ -86,9 +96,7 @@ def test_gradients_are_those_of_iwae(x, problems, regime, num_particles):
     params, variance = problem(problems, regime)
     e = jax.random.normal(jax.random.key(3), (N, num_particles, D))
     expected, _ = gradients_by_jax(params, variance, x, e)
-    weights = objectives.normalized_weights(log_weights(params, variance, x, e))
-    noise = jnp.einsum("nk,nkd,ne->de", weights, e, gaussian_snr.with_one(x)) / N
-    found = gaussian_snr.gradients(params, variance, x, noise)
+    found = gradients_by_noise(params, variance, x, e)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
 
@@ -98,33 +106,35 @@ def test_sums_are_those_of_the_particles_that_they_are_told_of(x, problems, regi
     """Three numbers of each e, and no more, give the weighted mean's component along d, the length of its rest, L."""
     params, variance = problem(problems, regime)
     e = np.asarray(jax.random.normal(jax.random.key(4), (N, 7, D)))
-    d = np.asarray(gaussian_snr.mean_offset(params, x))
+    d = np.asarray(jax.jit(gaussian_snr.mean_offset)(params, x))
     unit = d / np.linalg.norm(d, axis=-1, keepdims=True)
     along = np.einsum("nkd,nd->nk", e, unit)
     across = e - along[..., None] * unit[:, None]
-    log_w = np.asarray(log_weights(params, variance, x, jnp.asarray(e)))
+    log_w = np.asarray(log_weights(params, variance, x, e))
+    normalize = jax.jit(objectives.normalized_weights)
 
-    zero = jnp.zeros(N)
-    sums, path = gaussian_snr.Sums(zero - jnp.inf, zero, zero, zero), np.zeros((N, D))
+    zero = np.zeros(N, np.float32)
+    sums, path = gaussian_snr.Sums(zero - np.inf, zero, zero, zero), np.zeros((N, D))
     for k in range(7):
         length = np.linalg.norm(path, axis=-1)
         towards = (across[:, k] * path).sum(-1) / np.where(length > 0, length, 1)
         rest = (across[:, k] ** 2).sum(-1) - towards**2
-        sums = gaussian_snr.add_particle(sums, *map(jnp.float32, (log_w[:, k], along[:, k], towards, rest)))
-        weights = np.asarray(objectives.normalized_weights(log_w[:, : k + 1]))
-        path = np.einsum("nk,nkd->nd", weights, across[:, : k + 1])
-    bound = objectives.iwae(jnp.asarray(log_w)).bound
-    np.testing.assert_allclose(sums.top + jnp.log(sums.weight / 7), bound, rtol=1e-5)
+        sums = add_particle(sums, log_w[:, k], along[:, k], towards, rest)
+        weights = np.asarray(normalize(np.where(np.arange(7) <= k, log_w, -np.inf)))  # one shape: compiled once
+        path = np.einsum("nk,nkd->nd", weights, across)
+    sums, bound = jax.device_get((sums, jax.jit(objectives.iwae)(log_w).bound))
+    np.testing.assert_allclose(sums.top + np.log(sums.weight / 7), bound, rtol=1e-5)
     np.testing.assert_allclose(sums.along / sums.weight, (weights * along).sum(-1), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(sums.across / sums.weight, np.linalg.norm(path, axis=-1), rtol=1e-4, atol=1e-5)
 
 
 def test_log_weights_of_any_size():
-    zero = jnp.zeros(1)
-    sums = gaussian_snr.Sums(zero - jnp.inf, zero, zero, zero)
-    for log_w in (-3000.0, 500.0, 499.0, -jnp.inf):
-        sums = gaussian_snr.add_particle(sums, zero + log_w, zero + 2, zero, zero)
-    np.testing.assert_allclose(sums.top + jnp.log(sums.weight), np.logaddexp(500, 499), rtol=1e-6)
+    zero = np.zeros(1, np.float32)
+    sums = gaussian_snr.Sums(zero - np.inf, zero, zero, zero)
+    for log_w in (-3000.0, 500.0, 499.0, -np.inf):
+        sums = add_particle(sums, zero + log_w, zero + 2, zero, zero)
+    sums = jax.device_get(sums)
+    np.testing.assert_allclose(sums.top + np.log(sums.weight), np.logaddexp(500, 499), rtol=1e-6)
     np.testing.assert_allclose(sums.along / sums.weight, 2, rtol=1e-6)
 
 

@@ -137,12 +137,9 @@ def test_a_step_by_hand():
     """Equations 3.2 and 3.5 to 3.8 of one tracker without relation, written out."""
     config = dataclasses.replace(SMALL, num_objects=1, relation="none")
     tracker, params = made(config)
-    x, given = video(), GIVEN[:1]
+    x, given = np.asarray(video()), np.asarray(GIVEN[:1])
     state, first = tracker.start(params, None, x[0], given, jnp.ones(1))
-    bias = params["attention"]["bias"]
-    a_1 = boxes.to_where(given[0], config.canvas) + jnp.concatenate([-bias[:2], bias[:2] + bias[2:]])
-    np.testing.assert_allclose(first.attention[0], boxes.to_box(a_1, config.canvas), rtol=1e-5)
-    np.testing.assert_array_equal(first.boxes, given)
+    state_2, second = tracker.step(params, None, state, x[1], None)
 
     def dense(part, x):
         return x @ part["kernel"] + part["bias"]
@@ -152,15 +149,22 @@ def test_a_step_by_hand():
         raw = dense(layers["Dense_1"], jax.nn.elu(dense(layers["Dense_0"], o)))
         return raw[:4], raw[4:8], raw[8]
 
-    state_2, second = tracker.step(params, None, state, x[1], None)
-    a_2 = state.where[0]
-    glimpse = hart.normalise(gaussian_attention.glimpse(x[1], a_2, config.glimpse_size))
+    @jax.jit
+    def by_hand(a_2, o):
+        bias, b_1 = params["attention"]["bias"], boxes.to_where(jnp.asarray(given[0]), config.canvas)
+        a_1 = b_1 + jnp.concatenate([-bias[:2], bias[:2] + bias[2:]])
+        glimpse = hart.normalise(gaussian_attention.glimpse(x[1], a_2, config.glimpse_size))
+        update, correction, presence = output(o)
+        a_3 = a_2 + jnp.tanh(params["attention"]["rate"]) * update
+        b_2 = a_2 - (a_1 - b_1) + jnp.tanh(correction)
+        return boxes.to_box(a_1, config.canvas), glimpse, a_3, boxes.to_box(b_2, config.canvas), presence
+
+    attention, glimpse, a_3, box, presence = by_hand(state.where[0], state_2.lstm[1][0])
+    np.testing.assert_allclose(first.attention[0], attention, rtol=1e-5)
+    np.testing.assert_array_equal(first.boxes, given)
     np.testing.assert_allclose(second.glimpse[0], glimpse, atol=1e-5)
-    update, correction, presence = output(state_2.lstm[1][0])
-    a_3 = a_2 + jnp.tanh(params["attention"]["rate"]) * update
     np.testing.assert_allclose(state_2.where[0], a_3, rtol=1e-4)
-    b_2 = a_2 - (a_1 - boxes.to_where(given[0], config.canvas)) + jnp.tanh(correction)
-    np.testing.assert_allclose(second.boxes[0], boxes.to_box(b_2, config.canvas), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(second.boxes[0], box, rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(second.presence[0], presence, rtol=1e-4, atol=1e-5)
 
 
