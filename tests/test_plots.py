@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import rgb_to_hsv, to_hex, to_rgb
 from matplotlib.patches import Rectangle
 from PIL import Image
 
@@ -185,6 +185,29 @@ def test_samples_are_a_grid_of_all_of_them(count):
 
 def test_images_larger_than_a_tile_are_shrunk():
     assert _render(plots.samples(np.zeros((1, 800, 400, 3)))).shape[0] < 130
+
+
+def test_up_to_seven_slots_have_the_palette():
+    assert [plots.slot_colour(i) for i in range(8)] == [*plots.SLOT_COLOURS, plots.SLOT_COLOURS[0]]
+    assert [plots.slot_colour(i, 7) for i in range(7)] == list(plots.SLOT_COLOURS)
+    assert [plots.slot_colour(i, 2) for i in range(2)] == list(plots.SLOT_COLOURS[:2])
+
+
+@pytest.mark.parametrize("count", [8, 24, 64])
+def test_each_of_more_slots_has_a_hue_of_its_own(count):
+    colours = [plots.slot_colour(i, count) for i in range(count)]
+    assert len(set(colours)) == count and plots.slot_colour(count, count) == colours[0]
+    hues = rgb_to_hsv([to_rgb(colour) for colour in colours])[:, 0]
+    np.testing.assert_allclose(hues, np.arange(count) / count, atol=2e-3)
+
+
+def test_strips_are_low_rows_without_titles():
+    figure, axes = plots.tiles(4, 1, (50, 50), title_every=1, strips=(1, 2))
+    height = figure.get_size_inches()[1] * figure.dpi
+    sides = [(each.get_window_extent().y0, each.get_window_extent().y1) for each in axes[:, 0]]
+    edges = np.array([(height - y1, height - y0) for y0, y1 in sides])
+    np.testing.assert_allclose(edges, [[28, 128], [134, 148], [154, 168], [198, 298]], atol=1e-6)
+    assert height == pytest.approx(308)
 
 
 def test_interpolation_puts_steps_from_left_to_right():

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.typing import ArrayLike
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
@@ -65,7 +66,11 @@ def explain(run: str | Path | Run, image: ArrayLike) -> Explanation:
         assignment=owner,
         responsibility=responsibility,
         reconstruction=pictures.parts,
-        picture=plots_capsules.reconstructions(np.asarray(y)[None], *_batched(pictures, presence, objects)),
+        picture=plots_capsules.reconstructions(
+            np.asarray(y)[None],
+            *_batched(pictures, presence, objects),
+            object_posterior=np.sum(responsibility, 0)[None],
+        ),
     )
 
 
@@ -138,4 +143,6 @@ def skeleton(config: ConfigDict) -> Experiment:
     model = make(config)
     restart = config.curriculum.parts_alone if config.curriculum.parts_fixed else 0
     optimizer = schedules.make_optimizer(config.optimizer, config.train.num_steps, restart)
+    if restart:
+        optimizer = optax.chain(optimizer, schedules.resting("parts", restart))
     return Experiment(None, optimizer, lambda key: (model.init(key), ()), None, None, None, (), None)

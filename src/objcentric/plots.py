@@ -11,11 +11,12 @@ import chex
 import numpy as np
 from jax.typing import ArrayLike
 from matplotlib.axes import Axes
+from matplotlib.colors import hsv_to_rgb, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-# Okabe and Ito's palette, told apart by the colour-blind too; slot i has SLOT_COLOURS[i % 7] in every picture.
+# Okabe and Ito's palette, told apart by the colour-blind too; slot i has SLOT_COLOURS[i % 7], see `slot_colour`.
 SLOT_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73", "#F0E442", "#D55E00", "#0072B2")
 ABSENT_COLOUR = "#ECEDF0"
 WRONG_COLOUR = "#D1242F"
@@ -26,6 +27,7 @@ _DPI = 100
 _TILE = 100  # about the side of an image, pixels
 _GAP = 6
 _MARGIN = 10
+_STRIP = 14  # height of a strip of cells
 _TITLE = 18  # room for one line of text above an image, pixels
 _HEADING = 26  # and above a whole figure
 _PER_BLOCK = 10  # scenes side by side before `reconstructions` starts a new block
@@ -199,7 +201,14 @@ def pixels(images: ArrayLike, rank: int) -> np.ndarray:
 
 
 def tiles(
-    rows: int, columns: int, shape: Sequence[int], *, left: int = 0, title_every: int = 0, heading: str = ""
+    rows: int,
+    columns: int,
+    shape: Sequence[int],
+    *,
+    left: int = 0,
+    title_every: int = 0,
+    heading: str = "",
+    strips: Sequence[int] = (),
 ) -> tuple[Figure, np.ndarray]:
     """A figure and its axes ``[rows, columns]``, empty and laid out in whole pixels.
 
@@ -208,20 +217,22 @@ def tiles(
       left: room for labels, pixels.
       title_every: leaves room for a title above each row that this divides; 0 for none.
       heading: of the figure.
+      strips: rows that are only as high as a line of text, and have no title.
     """
     ratio = _TILE / max(shape)
     factor = round(ratio) or ratio
     height, width = (max(round(side * factor), 1) for side in shape)
-    titles = np.cumsum([bool(title_every) and not row % title_every for row in range(rows)])
+    heights = np.array([_STRIP if row in strips else height for row in range(rows)])
+    titles = np.cumsum([bool(title_every) and not row % title_every and row not in strips for row in range(rows)])
     above = titles * _TITLE + np.maximum(titles - 1, 0) * _GAP + (_HEADING if heading else 0)
-    tops = _MARGIN + above + np.arange(rows) * (height + _GAP)
+    tops = _MARGIN + above + np.cumsum(heights + _GAP) - heights - _GAP
     lefts = _MARGIN + left + np.arange(columns) * (width + _GAP)
-    size = np.array([lefts[-1] + width + _MARGIN, tops[-1] + height + _MARGIN])
+    size = np.array([lefts[-1] + width + _MARGIN, tops[-1] + heights[-1] + _MARGIN])
     figure = Figure(figsize=size / _DPI, dpi=_DPI, facecolor="white")
     axes = np.empty((rows, columns), object)
     for r, c in np.ndindex(rows, columns):
         axes[r, c] = figure.add_axes(
-            (lefts[c] / size[0], 1 - (tops[r] + height) / size[1], width / size[0], height / size[1])
+            (lefts[c] / size[0], 1 - (tops[r] + heights[r]) / size[1], width / size[0], heights[r] / size[1])
         )
         axes[r, c].set_axis_off()
     if heading:
@@ -235,8 +246,11 @@ def _columns(count: int) -> int:
     return next((c for c in range(least, 2 * least + 1) if not count % c), least)
 
 
-def slot_colour(i: int) -> str:
-    return SLOT_COLOURS[i % len(SLOT_COLOURS)]
+def slot_colour(i: int, of: int = len(SLOT_COLOURS)) -> str:
+    """The colour of slot i. Among more than `SLOT_COLOURS`, ``of`` evenly spaced hues, every other one paler."""
+    if of <= len(SLOT_COLOURS):
+        return SLOT_COLOURS[i % len(SLOT_COLOURS)]
+    return to_hex(hsv_to_rgb((i % of / of, 0.45 if i % of % 2 else 0.9, 1.0))).upper()
 
 
 def show(axes: Axes, image: np.ndarray) -> None:
@@ -252,10 +266,16 @@ def draw_box(axes: Axes, box: np.ndarray, slot: int) -> None:
     axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=slot_colour(slot), linewidth=1.4))
 
 
-def _frame(axes: Axes, colour: str) -> None:
-    axes.add_patch(
-        Rectangle((0, 0), 1, 1, transform=axes.transAxes, fill=False, edgecolor=colour, linewidth=2.2, clip_on=False)
-    )
+def strip(axes: Axes, values: ArrayLike) -> None:
+    """Cells side by side for ``values [K]``, from black for 0 to white for 1, amid an outline."""
+    show(axes, pixels(np.asarray(values)[None, :, None], 3))
+    _frame(axes, _FAINT, zorder=-1)
+
+
+def _frame(axes: Axes, colour: str, zorder: int = 1) -> None:
+    """With a ``zorder`` below 0 an image covers the inner half of the frame."""
+    style = {"fill": False, "edgecolor": colour, "linewidth": 2.2, "clip_on": False, "zorder": zorder}
+    axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, **style))
 
 
 def _blank(axes: Axes) -> None:

@@ -67,12 +67,15 @@ def reconstructions(
     part_presence: ArrayLike,
     object_presence: ArrayLike,
     *,
+    object_posterior: ArrayLike | None = None,
     most: int = 4,
 ) -> Figure:
     """Figure 6.2.3: a column per image: it, its reconstructions, its parts in colours, and its most active objects.
 
-    Reconstructions are red from parts and green from objects, so that they are yellow where they agree. Objects stand
-    in the order of their presences, which are above them.
+    Reconstructions are red from parts and green from objects, so that they are yellow where they agree. Strips have a
+    cell for each object, in the order of their numbers, from black for 0 to white for 1: its presence a priori, and its
+    share a posteriori of what objects explain. Objects below them stand in the order of their presences, which are
+    above them.
 
     Args:
       images: ``[B, H, W, C]``, as they are to be reconstructed.
@@ -80,25 +83,36 @@ def reconstructions(
       each_part: ``[B, M, H, W, C]``, placed templates.
       each_object: ``[B, K, H, W, C]``.
       part_presence: ``[B, M]`` in [0, 1]; above 0.5 a part has a colour in the picture of parts.
-      object_presence: ``[B, K]``, a priori.
+      object_presence: ``[B, K]`` in [0, 1], a priori.
+      object_posterior: ``[B, K]``, 0 or more, responsibilities summed over parts; without it that strip is left out.
       most: objects that are shown.
     """
     images, parts, objects = (plots.pixels(each, 4) for each in (images, parts, objects))
     each_part, each_object = plots.pixels(each_part, 5), plots.pixels(each_object, 5)
     there, active = np.asarray(part_presence) > 0.5, np.asarray(object_presence)
     most = min(most, active.shape[1])
-    names = ("image", "parts red,\nobjects green", "parts", *(f"object {i + 1}" for i in range(most)))
-    figure, axes = plots.tiles(len(names), len(images), images.shape[1:3], left=104, title_every=1)
+    strips = {"a priori": active} | ({} if object_posterior is None else {"a posteriori": shares(object_posterior)})
+    names = ("image", "parts red,\nobjects green", "parts", *strips, *(f"object {i + 1}" for i in range(most)))
+    low = range(3, 3 + len(strips))
+    figure, axes = plots.tiles(len(names), len(images), images.shape[1:3], left=104, title_every=1, strips=low)
     for row, name in enumerate(names):
         plots.label(axes[row, 0], name)
     for b in range(len(images)):
         shown = [images[b], overlay(parts[b], objects[b]), coloured(each_part[b], there[b])]
-        order = np.argsort(-active[b], kind="stable")[:most]
-        for row, image in enumerate([*shown, *each_object[b, order]]):
+        for row, image in enumerate(shown):
             plots.show(axes[row, b], image)
-        for row, k in enumerate(order, len(shown)):
+        for row, values in zip(low, strips.values(), strict=True):
+            plots.strip(axes[row, b], values[b])
+        for row, k in enumerate(np.argsort(-active[b], kind="stable")[:most], low.stop):
+            plots.show(axes[row, b], each_object[b, k])
             plots.title(axes[row, b], f"{k}: {active[b, k]:.2f}")
     return figure
+
+
+def shares(masses: ArrayLike) -> np.ndarray:
+    """``[B, K]``, 0 or more, each divided by the sum of its row; 0 where that is 0."""
+    masses = np.asarray(masses, np.float64)
+    return masses / np.maximum(masses.sum(1, keepdims=True), 1e-12)
 
 
 def overlay(red: np.ndarray, green: np.ndarray) -> np.ndarray:
@@ -108,8 +122,8 @@ def overlay(red: np.ndarray, green: np.ndarray) -> np.ndarray:
 
 
 def coloured(parts: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Placed templates ``[M, H, W, C]`` that are ``there [M]``, in the colours of their numbers: ``[H, W, 3]``."""
+    """Placed templates ``[M, H, W, C]`` that are ``there [M]``, each in a colour of its own: ``[H, W, 3]``."""
     brightness = parts.mean(-1) * there[:, None, None]
-    colours = np.array([to_rgb(plots.slot_colour(m)) for m in range(len(parts))])
+    colours = np.array([to_rgb(plots.slot_colour(m, len(parts))) for m in range(len(parts))])
     best = brightness.argmax(0)
     return colours[best] * brightness.max(0)[..., None]
