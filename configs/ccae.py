@@ -40,7 +40,8 @@ def get_config(variant: str = "fast") -> ConfigDict:
         config.model.units = 128
         config.optimizer = rmsprop(batch_size=64)
         config.train.update(num_steps=300_000, batch_size=64, eval_every=20_000, checkpoint_every=20_000)
-        config.losses.update(least_parts=2, sparsity="thesis", deformation=10.0)  # "strong", section 6.2.1
+        config.losses.update(least_parts=2, sparsity="thesis")
+        config.losses.deformation = 0.0 if variant.endswith("baseline") else 10.0  # "strong", section 6.2.1
     if variant == "release":
         config.data.update(rotation=90.0, normalise="world")
         config.losses.update(least_parts=1, sparsity="release")
@@ -114,6 +115,9 @@ def model() -> ConfigDict:
     c.heads = 4
     c.units = 32  # of each head (thesis: 128)
     c.features = 32  # of a capsule
+    c.layer_norm = True
+    c.inducing = 0  # points by which blocks attend, in time linear in the number of elements (ISAB); 0: to each other
+    c.pooling = "attention"  # or 'pma', as in the set transformer's paper: see objcentric.nn.set_transformer
     c.mask = "log_presence"  # how absent points are left out: see objcentric.nn.set_transformer.log_bias
     c.mixture = "normalised"  # or 'unnormalised': see objcentric.models.capsules
     c.dummy = 0.0  # weight times density of a component that explains what no capsule does; 0: none

@@ -15,7 +15,8 @@ by up to 6 pixels on 40x40; 'affnist' is 'mnist40', tested also on affNIST; 'own
 What ends in '_thesis' or '_release' trains as the thesis and the code released with it do, as far as they tell. The
 former has the sparsity losses to the letter, which cannot all be meant: see objcentric.models.sparsity, and choose
 --config.losses.sparsity=release for what the text says. It trains on all splits, as the thesis does, so that the figure
-to compare is posterior_lin_match_full; --config.data.train_on_all=False keeps test images apart.
+to compare is posterior_lin_match_full; --config.data.train_on_all=False keeps test images apart. Objects are told also
+1 - presence of each part, and templates in the colours of the image, as in the release.
 """
 
 from ml_collections import ConfigDict
@@ -70,8 +71,6 @@ def of_data(config: ConfigDict, name: str) -> None:
         config.model.update(channels=3, template_size=(14, 14), encoder_strides=(1, 1, 2, 2))
         config.model.update(num_parts={"svhn": 24, "cifar10": 32}[name], num_capsules={"svhn": 32, "cifar10": 64}[name])
         config.model.update(heads=2, units=64, features=128)
-        names = ("parts", "prior_within", "prior_between", "posterior_within", "posterior_between")
-        config.losses.update(dict(zip(names, _WEIGHTS[name], strict=True)))
 
 
 def quick(config: ConfigDict) -> None:
@@ -98,16 +97,18 @@ def published(config: ConfigDict, name: str, preset: str) -> None:
     config.optimizer = ccae.rmsprop(batch_size=128)
     if preset == "thesis":
         config.model.update(mixture="normalised", template_nonlinearity="relu", colour_nonlinearity="relu")
-        config.model.update(mixing="template", dummy=0.0)
+        config.model.update(mixing="template", dummy=0.0, coloured=False, background=False)
         config.losses.sparsity = "thesis"
         config.data.train_on_all = True
     else:
         config.model.mask = "release"
         config.optimizer.learning_rate = 3e-5
-        config.evaluate.noise = True
+        config.evaluate.released = True
         if name not in _WEIGHTS:  # of MNIST alone is known what it has
             config.model.update(num_parts=40, num_capsules=32)
     if name in _WEIGHTS:
+        names = ("parts", "prior_within", "prior_between", "posterior_within", "posterior_between")
+        config.losses.update(dict(zip(names, _WEIGHTS[name], strict=True)))
         config.optimizer.update(learning_rate=1e-4, decay="exponential")
         config.optimizer.decay_steps = {"svhn": 1_000, "cifar10": 3_000}[name]
     elif preset == "thesis":
@@ -145,6 +146,8 @@ def model() -> ConfigDict:
     c.num_parts = 24  # M, templates (release: 40)
     c.template_size = (11, 11)  # height and width of a template; it spans the canvas where its pose is the identity
     c.special_features = 16  # of a part, for the objects; 0: none (table 6.3.2, f)
+    c.coloured = True  # whether special features tell a template's colour, as in the release; else it has its own
+    c.background = True  # whether pixels may be of a background of one learned colour, as in the release
     c.part_encoder = "attention"  # how maps are pooled: 'attention', 'linear' or 'conv' (table 6.3.2, d)
     c.encoder_features = (32, 32, 64, 64)  # maps of its convolutions (thesis: 128 each)
     c.encoder_strides = (2, 2, 1, 1)
@@ -166,6 +169,9 @@ def model() -> ConfigDict:
     c.heads = 1
     c.units = 16  # of each head
     c.features = 256  # of a capsule
+    c.layer_norm = True
+    c.inducing = 0  # points by which blocks attend, in time linear in the number of parts (ISAB); 0: to each other
+    c.pooling = "attention"  # or 'pma', as in the set transformer's paper: see objcentric.nn.set_transformer
     c.mask = "log_presence"  # how absent parts are left out: see objcentric.nn.set_transformer.log_bias
     c.hidden = 128  # units of each capsule's perceptron
     c.pose = "composed"  # what six numbers tell of poses of objects, and of parts in objects: scales, angle and shear;
@@ -204,8 +210,7 @@ def curriculum() -> ConfigDict:
     c.parts_alone = 0  # until this step parts alone are learnt, and poses of parts in objects become those of
     # exemplars, images of the training split; 0: all is learnt at once, from random poses
     c.parts_fixed = False  # whether from then on objects alone are learnt, at a rate that begins anew; else all
-    # is learnt together. Special features then stay as parts alone have taught them, and parts but for what is left of
-    # the optimizer's momentum
+    # is learnt together. Special features then stay as parts alone have taught them
     return c
 
 
@@ -214,7 +219,8 @@ def evaluate() -> ConfigDict:
     c.batch_size = 100
     c.num_train = 0  # training examples that clusters and classifiers are fitted to, the first ones; 0 means all
     c.num_clusters = 0  # of k-means; 0: as many as there are classes
-    c.noise = False  # whether that of training stays on, as in the released code
+    c.released = False  # whether to tell also lin_match_released: with the noise of training, and clusters and classes
+    # of the test images, as in the released code
     c.affine = False  # whether to evaluate also on test images transformed as in affNIST
     c.affnist = ""  # folder of affNIST's .mat files to evaluate on, too (40x40 pixels); '': none
     c.num_affnist = 10_000  # images of them; 0 means all 320,000

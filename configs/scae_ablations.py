@@ -10,7 +10,7 @@ and on the latter's transformed digits in place of affNIST, which --config.runs.
 
 Every ablation is trained in a run's folder of its own; those that are finished are not done again. Some differ by 6 to
 23 points from seed to seed: five seeds or more tell something. 13 rows with five seeds each are 65 runs for each data
-set, days of a CPU core. --config.ablations='("full","no_noise")' does some of them.
+set, days of a CPU core. --config.ablations='("full","no_noise")' does some of them; 'release_mask' is one more.
 """
 
 from ml_collections import ConfigDict

@@ -241,6 +241,13 @@ def check(config: ConfigDict) -> None:
         if config.evaluate[name] < 1:
             raise UserError(f"evaluate.{name}={config.evaluate[name]} must be at least 1")
     m = typed(config)
+    if not config.losses.refine and (config.losses.pose_scale or config.losses.starts > 1):
+        raise UserError("losses.pose_scale and starts are of refined explanations: set losses.refine, or 0 and 1")
+    if m.decoder == "baseline" and (m.pose, m.similarity, config.losses.deformation) != ("composed", False, 0.0):
+        raise UserError(
+            "model.decoder='baseline' has no poses and deforms nothing: set model.pose='composed', similarity=False and"
+            " losses.deformation=0"
+        )
     for part in ("losses", "evaluate"):
         steps = config[part].refine
         if steps < 0:

@@ -48,6 +48,7 @@ class Result(TypedDict):
     steps: int
     wall_seconds: float  # of training and final evaluation, all seeds together
     train_seconds: NotRequired[float]  # of training alone
+    skipped_steps: NotRequired[list[int]]  # of each seed, those whose loss or gradient was not finite
     machine: str
     date: str
     figures: dict[str, Figure]
@@ -119,6 +120,8 @@ def record(
     )
     if "train_seconds" in run.figures:
         result["train_seconds"] = round(run.figures["train_seconds"], 1)
+    if "skipped_steps" in run.figures:
+        result["skipped_steps"] = run.figures["skipped_steps"]
     if paper:
         result["paper"] = paper
     if notes:
@@ -161,6 +164,9 @@ def _joined(old: Result, new: Result) -> Result:
     joined["config"] = old["config"] | {"seeds": joined["seeds"]}
     if all("train_seconds" in part for part in parts):
         joined["train_seconds"] = round(sum(part["train_seconds"] for part in parts), 1)
+    if all("skipped_steps" in part for part in parts):
+        both = old["skipped_steps"] + new["skipped_steps"]
+        joined["skipped_steps"] = [both[i] for i in order]
     return joined | {name: new[name] for name in ("command", "notes", "paper") if new.get(name)}
 
 
@@ -312,6 +318,11 @@ def _table(experiment: str, results: list[Result]) -> str:
     lines = [f"## {experiment}", "", *markdown_lines([header, *rows])]
     notes = [f"- {r['title']}: {r['notes']}" for r in results if r.get("notes")]
     notes += [f"- {r['title']}, seed by seed: {each}" for r in results if (each := _seed_by_seed(r))]
+    notes += [
+        f"- {r['title']}: steps that were not finite and were skipped, seed by seed: {r['skipped_steps']}"
+        for r in results
+        if any(r.get("skipped_steps", ()))
+    ]
     own = [f"### {r['title']}\n\n{r['table']}\n" for r in results if "table" in r]
     return "\n".join([*lines, "", *notes, *([""] if notes else []), *own])
 

@@ -95,14 +95,14 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         objects_there = jnp.mean(jnp.sum(features["prior"], -1))
         return terms, told | {"part_log_likelihood": -terms["parts"], "objects_there": objects_there}
 
-    @functools.partial(jax.jit, static_argnames=("affine", "whole"))
-    def look(params: dict, image: Array, keys: Array, affine: bool, whole: bool) -> dict:
+    @functools.partial(jax.jit, static_argnames=("affine", "whole", "noise"))
+    def look(params: dict, image: Array, keys: Array, affine: bool, whole: bool = False, noise: bool = False) -> dict:
         """Features of images; ``whole``: and densities, errors, and the presences of parts."""
 
         def one(image: Array, key: Array) -> dict:
             x = see(image, key, affine=affine)
             y = target(x)
-            seen = seer.infer(params, jax.random.fold_in(key, 1) if config.evaluate.noise else None, x, y)
+            seen = seer.infer(params, jax.random.fold_in(key, 1) if noise else None, x, y)
             features = {name: features_of(seen)[name] for name in FEATURES}
             if not whole:
                 return features
@@ -116,22 +116,21 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
         return jax.vmap(one)(image, keys)
 
-    def features_on(params: dict, images: np.ndarray, key: Array, affine: bool) -> dict:
-        return in_batches(
-            functools.partial(look, affine=affine, whole=False), params, images, key, config.evaluate.batch_size
-        )
+    def features_on(params: dict, images: np.ndarray, key: Array, affine: bool, noise: bool = False) -> dict:
+        of_batch = functools.partial(look, affine=affine, noise=noise)
+        return in_batches(of_batch, params, images, key, config.evaluate.batch_size)
 
     def evaluate(params: dict, split: dict, key: Array, *, final: bool) -> dict[str, Any]:
         """Figures on a split, which the same params always have: what is random follows config.data.seed.
 
-        They are without noise, unless config.evaluate.noise says so. Densities are in nats of an image, and of its
-        parts. ``mse`` is of the reconstruction from parts.
+        They are without noise. Densities are in nats of an image, and of its parts. ``mse`` is of the reconstruction
+        from parts.
         Of both of `FEATURES`, if labels allow, the figures of `clustering.evaluate`, by names such as
         ``posterior_lin_match``: ``final``, with clusters and classifiers of training images (of the first
         ``evaluate.num_train``); else 'lin_match_refit', nmi and ari of the split alone. ``final`` adds figures of the
         same clusters and classifiers on test images that are transformed as in affNIST (``affine_posterior_lin_match``)
-        and on affNIST itself (``affnist_...``), where config.evaluate wants them; ``left_out`` names figures for which
-        labels are missing.
+        and on affNIST itself (``affnist_...``), where config.evaluate wants them, and 'lin_match_released', which alone
+        is with noise, where it wants that; ``left_out`` names figures for which labels are missing.
 
         What tells of a collapse: `usage`.
         """
@@ -163,6 +162,12 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             figures |= {f"{place}{figure}": value for figure, value in of_place.items()}
             missing = clustering.missing(train_label, labels)
             left_out += [f"{place}{name}_{figure}" for name in FEATURES for figure in missing]
+        if config.evaluate.released and label is None:
+            left_out += [f"{name}_lin_match_released" for name in FEATURES]
+        elif config.evaluate.released:
+            noisy = features_on(params, split["image"], key, config.data.affine, noise=True)
+            of_noise = classes(config, None, None, noisy, label)
+            figures |= {f"{name}_lin_match_released": of_noise[f"{name}_lin_match_refit"] for name in FEATURES}
         if left_out:
             figures["left_out"] = left_out
             print(f"labels are missing: the figures leave out {', '.join(left_out)}", file=sys.stderr)
@@ -173,7 +178,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         def one(image: Array, key: Array) -> dict:
             x = see(image, key, affine=config.data.affine)
             seen = model.infer(params, None, x, target(x))
-            shown = {"parts": seen.part_presence, "objects": features_of(seen)["prior"]}
+            shown = {"parts": seen.part_presence} | {name: features_of(seen)[name] for name in FEATURES}
             template = seen.parts.template
             if config.model.mixing == "alpha":
                 template *= pcae.opacity(explainer.model_configs(config)[0], params["generative"]["parts"])
@@ -182,13 +187,12 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         return jax.vmap(one)(image, keys)
 
     def figures(params: dict, split: dict, key: Array, evaluated: dict) -> dict[str, Any]:
-        """Figures 6.2.2 and 6.2.3: templates; images, reconstructions, the most active objects and parts."""
+        """Figures 6.2.2 and 6.2.3: templates; images, reconstructions, presences of objects, the most active ones."""
         few = split["image"][: config.evaluate.num_pictures]
         seen = jax.device_get(pictures(params, few, jax.random.split(key, len(few))))
         drawn, p = {"templates": plots_capsules.templates(seen["template"].mean(0))}, seen["pictures"]
-        drawn["reconstructions"] = plots_capsules.reconstructions(
-            seen["x"], p.parts, p.objects, p.each_part, p.each_object, seen["parts"], seen["objects"]
-        )
+        arrays = seen["x"], p.parts, p.objects, p.each_part, p.each_object, seen["parts"], seen["prior"]
+        drawn["reconstructions"] = plots_capsules.reconstructions(*arrays, object_posterior=seen["posterior"])
         return drawn
 
     def signature(figures: dict) -> str | None:

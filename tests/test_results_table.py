@@ -218,7 +218,9 @@ def test_seeds_that_were_trained_apart_join_one_result(one_seed, three_seeds, tm
         )
         folder = tmp_path / f"run_{len(list(tmp_path.iterdir()))}"
         return write_run(
-            folder, evaluation | {"train_seconds": 60.0}, {"experiment": "air", "seeds": list(seeds)} | config
+            folder,
+            evaluation | {"train_seconds": 60.0, "skipped_steps": [7 * seed for seed in seeds]},
+            {"experiment": "air", "seeds": list(seeds)} | config,
         )
 
     one, two = ({"train": {"num_steps": 7, "cpu_devices": number}} for number in (1, 2))  # which does not matter
@@ -233,6 +235,8 @@ def test_seeds_that_were_trained_apart_join_one_result(one_seed, three_seeds, tm
         assert of_seeds == figure.pop("each", None) and joined["figures"][name] == pytest.approx(figure)
         assert of_seeds == {"count_accuracy": [0.9, 0.7, 0.95], "kl": [1, 4, 2.5]}.get(name)
     assert "- AIR, seed by seed: count accuracy 0.9000, 0.7000, 0.9500\n" in page
+    assert joined["skipped_steps"] == [0, 7, 14]
+    assert "- AIR: steps that were not finite and were skipped, seed by seed: [0, 7, 14]\n" in page
     twice = {"wall_seconds": 362.6, "train_seconds": 120.0}
     assert {**joined, "figures": 0} == {**at_once, "figures": 0, **twice}
 

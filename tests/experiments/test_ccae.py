@@ -6,6 +6,7 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from configs import ccae as configs
@@ -46,7 +47,8 @@ def test_variants(variant):
         config, release = configs.get_config(variant), variant == "release"
         weights = {"prior_within": 1, "prior_between": 1, "posterior_within": 0, "posterior_between": 0, "too_few": 10}
         assert {name: config.losses[name] for name in weights} == weights
-        assert (config.losses.deformation, config.losses.least_parts) == (10, 1 if release else 2)
+        deformation = 0 if variant.endswith("baseline") else 10
+        assert (config.losses.deformation, config.losses.least_parts) == (deformation, 1 if release else 2)
         assert config.losses.sparsity == ("release" if release else "thesis")
         assert (config.data.rotation, config.data.normalise) == ((90, "world") if release else (180, "example"))
         assert config.model.mask == ("release" if release else "log_presence")
@@ -81,11 +83,67 @@ def test_the_loss_is_the_weighted_sum_of_its_terms():
     values = (2.0, 7.0, 0.1, 3.0, 0.5, 1.5, 0.7)
     weights = dict(zip(ccae.WEIGHTS, values, strict=True)) | {"likelihood": -2.0}
     given = {f"losses__{name}": abs(value) for name, value in weights.items()}
-    loss, metrics, grads = first_loss(model__deformable=True, losses__refine=0, evaluate__refine=0, **given)
+    loss, metrics, grads = first_loss(
+        model__deformable=True, losses__refine=0, losses__pose_scale=0.0, evaluate__refine=0, **given
+    )
     terms = metrics | {"likelihood": metrics["log_likelihood"]}
     expected = sum(weight * terms[name] for name, weight in weights.items())
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
+def test_terms_are_of_the_capsules_that_win_points_that_are_there():
+    """Worked out from what the model sees of the same scenes."""
+    config = labelled_images.make_constellations(
+        losses__refine=0, losses__pose_scale=0.0, evaluate__refine=0, curriculum__keep=(0.6, 0.6)
+    )
+    experiment, model = scenes.filled(ccae.build(config)), ccae_model.make(ccae.typed(config))
+    params, keys = experiment.init(None)[0], jax.random.split(jax.random.key(1), 8)
+    metrics = jax.jit(experiment.loss)(params, {"seed": jnp.arange(8, dtype=jnp.uint32)}, keys, 0, ())[1][0]
+
+    @jax.jit
+    def look():
+        scene_keys, infer_keys, _ = jax.vmap(lambda key: jax.random.split(key, 3), out_axes=1)(keys)
+        shown = constellations.batch(constellations.make_config(config.data), scene_keys, 0.6)
+        return shown, jax.vmap(model.infer, (None, 0, 0, 0))(params, infer_keys, shown.points, shown.presence)
+
+    shown, seen = jax.device_get(look())
+    there, p = shown.presence > 0, np.exp(seen.capsules.log_presence + seen.capsules.log_vote_presence.max(-1))
+    wins = (there[..., None] & (seen.winner[..., None] == np.arange(3))).sum(1)
+    assert 0 < np.mean(wins >= config.losses.least_parts) < 1 and not there.all()
+    enough = np.where(wins >= config.losses.least_parts, p, 1 - p)
+    mass = (seen.explained.responsibility.sum(3) * there[..., None]).sum(1)
+    entropy = lambda mass: -np.sum(mass / mass.sum(-1, keepdims=True) * np.log(mass / mass.sum(-1, keepdims=True)), -1)  # noqa: E731
+    expected = {
+        "too_few": -np.log(enough).sum(1).mean(),
+        "prior_within": np.mean((p.sum(1) - 3 / config.losses.num_classes) ** 2),
+        "prior_between": np.mean((p.sum(0) - 8 / config.losses.num_classes) ** 2),
+        "posterior_within": entropy(mass).mean(),
+        "posterior_between": -entropy(mass.sum(0)),
+        "log_likelihood": np.mean(np.sum(seen.explained.log_likelihood, 1, where=there)),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("variant", ["thesis", "release", "thesis_baseline"])
+def test_what_is_published_trains(variant):
+    """Some steps are finite, of scenes that may be empty."""
+    experiment = scenes.filled(ccae.build(labelled_images.make_constellations(variant)))
+    params, _ = experiment.init(None)
+
+    @jax.jit
+    def step(params, state, key):
+        batch, keys = {"seed": jnp.arange(8, dtype=jnp.uint32)}, jax.random.split(key, 8)
+        (loss, _), grads = jax.value_and_grad(experiment.loss, has_aux=True)(params, batch, keys, 0, ())
+        updates, state = experiment.optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, loss
+
+    state = experiment.optimizer.init(params)
+    for key in jax.random.split(jax.random.key(0), 5):
+        params, state, loss = step(params, state, key)
+        assert np.isfinite(loss)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +177,8 @@ def test_what_points_belong_to_is_refined_once_constellations_come_in():
     """The likelihood is then of what a refined explanation says; evaluation tells how much that mends."""
     losses = {}
     for refine in (0, 3):
-        config = labelled_images.make_constellations(losses__refine=refine, curriculum__begin=10, curriculum__steps=10)
+        fields = {"losses__refine": refine, "losses__pose_scale": 0.1 if refine else 0.0}
+        config = labelled_images.make_constellations(**fields, curriculum__begin=10, curriculum__steps=10)
         experiment = scenes.filled(ccae.build(config))
         params = experiment.init(None)[0]
         batch, keys = {"seed": jnp.arange(8, dtype=jnp.uint32)}, jax.random.split(jax.random.key(1), 8)
@@ -212,7 +271,7 @@ def test_few_constellations_come_first_and_the_posterior_counts_less_in_the_end(
 
 def test_posteriors_are_of_the_points_that_there_are(monkeypatch):
     """Sums over votes and points, of responsibilities as of the joint, whose logarithm it is."""
-    config, asked = labelled_images.make_constellations(losses__refine=0), []
+    config, asked = labelled_images.make_constellations(losses__refine=0, losses__pose_scale=0.0), []
     shape = config.model.num_capsules, config.model.num_votes
 
     def infer(params, key, points, presence):
@@ -338,6 +397,8 @@ def test_what_failed():
         ({"model__pose": "angle"}, "model.pose='angle' is unknown"),
         ({"model__magic": 1}, "model.magic is unknown: see configs/ccae.py"),
         ({"model__decoder": "baseline"}, "model.decoder='baseline' has points that do not depend on the input"),
+        ({"model__decoder": "baseline", "model__deformable": True}, "model.decoder='baseline' has no poses"),
+        ({"losses__refine": 0}, "losses.pose_scale and starts are of refined explanations: set losses.refine"),
         ({"model__scale": "all"}, "model.scale='all' is unknown"),
         ({"data__allow_empty": True}, "curriculum.exemplars may be empty scenes: set data.allow_empty=False"),
         ({"losses__too_few": -1.0}, "losses.too_few=-1.0: use 0 or more"),
@@ -350,7 +411,10 @@ def test_what_failed():
         ({"evaluate__starts": 0}, "evaluate.starts=0 must be at least 1"),
         ({"model__deformable": True}, "losses.refine=8 fits similarities of known shapes: .* deformable=False"),
         ({"model__similarity": False}, "losses.refine=8 fits similarities of known shapes: set model.similarity"),
-        ({"model__num_capsules": 6, "losses__refine": 0}, "evaluate.refine=20 fits .* num_capsules to 5 at most"),
+        (
+            {"model__num_capsules": 6, "losses__refine": 0, "losses__pose_scale": 0.0},
+            "evaluate.refine=20 fits .* num_capsules to 5 at most",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(fields, said):

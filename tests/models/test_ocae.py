@@ -16,14 +16,25 @@ OBJECTS = ocae.Config(num_capsules=4, blocks=1, heads=1, units=4, features=6, hi
 
 
 @functools.cache
-def alone(encoder="set_transformer", **fields):
-    model = ocae.make(dataclasses.replace(OBJECTS, object_encoder=encoder, **fields), 5, 7)
+def alone(**fields):
+    model = ocae.make(dataclasses.replace(OBJECTS, **fields), 5, 7)
     return model._replace(infer=jax.jit(model.infer)), jax.jit(model.init)(jax.random.key(0))
 
 
-@pytest.mark.parametrize(("encoder", "same"), [("set_transformer", True), ("mlp", False)])
+@pytest.mark.parametrize(
+    ("encoder", "same"),
+    [
+        ({}, True),
+        ({"object_encoder": "mlp"}, False),
+        ({"inducing": 2}, True),
+        ({"pooling": "pma"}, True),
+        ({"layer_norm": False}, True),
+    ],
+)
 def test_the_order_of_parts(encoder, same):
-    model, params = alone(encoder)
+    model, params = alone(**encoder)
+    others = jax.tree.structure(alone()[1]["inference"]), jax.tree.structure(params["inference"])
+    assert (others[0] == others[1]) == (not encoder)  # each is an encoder of its own
     parts, presence = jax.random.normal(jax.random.key(1), (5, 7)), jnp.asarray([0.9, 0.1, 0.5, 1.0, 0.3])
     order = jnp.asarray([2, 0, 4, 1, 3])
     seen, shuffled = (model.infer(params, None, *each) for each in ((parts, presence), (parts[order], presence[order])))
@@ -32,7 +43,7 @@ def test_the_order_of_parts(encoder, same):
 
 @pytest.mark.parametrize("encoder", ["set_transformer", "mlp"])
 def test_absent_parts_are_not_seen(encoder):
-    model, params = alone(encoder)
+    model, params = alone(object_encoder=encoder)
     parts, presence = jax.random.normal(jax.random.key(1), (5, 7)), jnp.asarray([1.0, 0, 1, 1, 1])
     seen, other = (model.infer(params, None, each, presence) for each in (parts, parts.at[1].set(9.0)))
     np.testing.assert_allclose(seen.votes, other.votes, atol=1e-5)

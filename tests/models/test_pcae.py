@@ -86,6 +86,41 @@ def test_absent_parts_leave_the_background():
     assert np.isfinite(likelihood) and all(np.isfinite(slope).all() for slope in slopes)
 
 
+def test_without_a_background_pixels_are_of_parts_alone():
+    """Equation 6.9 as it stands; the same as of a background that weighs nothing."""
+    config = dataclasses.replace(SMALL, background=False)
+    model, params = made(config)
+    assert not {"background", "background_logit"} & params["generative"].keys()
+    parts = model.encode(params, None, X)
+    drawn = parts.pose, parts.log_presence, parts.template
+    pixels = model.render(params, *drawn)
+    shares = jax.nn.softmax(pixels.logit, 0)
+    assert float(jnp.max(shares[-1])) == 0 and float(jnp.max(jnp.abs(pixels.value[-1]))) == 0
+    faint = {**params, "generative": params["generative"] | {"background": jnp.zeros(1), "background_logit": -60.0}}
+    likelihood = made(SMALL)[0].log_likelihood(faint, *drawn, X)
+    np.testing.assert_allclose(model.log_likelihood(params, *drawn, X), likelihood, rtol=1e-5)
+    ink = model.ink(params, parts)  # of which black parts have none
+    painted = jnp.sum((shares[..., None] * pixels.value)[:-1, ::2, ::2], (1, 2, 3))
+    np.testing.assert_allclose(ink, jnp.minimum(3 * painted / jnp.sum(painted), 1), rtol=1e-4)
+    np.testing.assert_allclose(pcae.opacity(config, params["generative"]), 0.5)
+
+
+def test_templates_may_have_colours_of_their_own():
+    """Then special features do not take part in the picture."""
+    model, params = made(dataclasses.replace(SMALL, coloured=False))
+    assert "colours" not in params["generative"]
+
+    def likelihood(params, shown):
+        parts = shown.encode(params, None, X)
+        return shown.log_likelihood(params, parts.pose, parts.log_presence, parts.template, X)
+
+    def slope(shown, params):
+        output = jax.jit(jax.grad(lambda p: likelihood(p, shown)))(params)["inference"]["params"]["output"]["bias"]
+        return np.abs(np.reshape(output, (3, -1))[:, 7:]).max()
+
+    assert slope(model, params) == 0 and slope(*made(SMALL)) > 0
+
+
 def test_noise_is_of_presences_alone():
     model, params = made(SMALL)
     quiet, noisy = (model.encode(params, noise, X) for noise in (None, jnp.asarray([2.0, 0, -2])))

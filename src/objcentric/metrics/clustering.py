@@ -53,8 +53,8 @@ def evaluate(
       max_act, clust_nn, lin_pred: as the functions of these names.
       lin_match: clusters fitted and matched to classes in training, scored in test.
       lin_match_full: fitted, matched and scored on all together, as in the thesis ("full datasets").
-      lin_match_refit: fitted, matched and scored on the test examples, as in the code that was released; whose noise
-        stays on meanwhile, which is up to those who make the features.
+      lin_match_refit: fitted, matched and scored on the test examples, as in the code that was released; of whose
+        features noise is a part.
       nmi, ari: normalised mutual information, in [0, 1], and adjusted Rand index, at most 1 and 0 by chance, of the
         test examples' classes and clusters, which are those of training.
 

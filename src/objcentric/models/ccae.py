@@ -37,6 +37,9 @@ class Config:
     heads: int = 4
     units: int = 32
     features: int = 32
+    layer_norm: bool = True
+    inducing: int = 0
+    pooling: str = "attention"
     mask: str = "log_presence"
     mixture: str = "normalised"
     dummy: float = 0.0
@@ -82,8 +85,9 @@ class CCAE(NamedTuple):
 
 def make(config: Config) -> CCAE:
     """Builds the pure functions of a CCAE, or of its baseline."""
+    c = config
     encoder = SetTransformer(
-        config.blocks, config.heads, config.units, config.features, config.num_capsules, mask=config.mask
+        c.blocks, c.heads, c.units, c.features, c.num_capsules, c.layer_norm, c.inducing, c.mask, c.pooling
     )
     parts = "points" if config.decoder == "capsules" else "plain_points"
     decoder = ObjectDecoder(

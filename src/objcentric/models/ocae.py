@@ -31,6 +31,9 @@ class Config:
     heads: int = 1
     units: int = 16
     features: int = 256
+    layer_norm: bool = True
+    inducing: int = 0
+    pooling: str = "attention"
     mask: str = "log_presence"
     hidden: int = 128
     pose: str = "composed"
@@ -68,7 +71,9 @@ def make(config: Config, num_parts: int, width: int) -> OCAE:
     if c.object_encoder == "mlp":
         encoder = _JointMLP(num, c.features)
     else:
-        encoder = SetTransformer(c.blocks, c.heads, c.units, c.features, num, mask=c.mask)
+        encoder = SetTransformer(
+            c.blocks, c.heads, c.units, c.features, num, c.layer_norm, c.inducing, c.mask, c.pooling
+        )
     decoder = ObjectDecoder(
         num_parts,
         "poses",

@@ -20,6 +20,7 @@ from objcentric.nn.convolution import Conv
 from objcentric.nn.one_by_one import one_by_one
 
 POOLINGS = ("attention", "linear", "conv")
+_NONE = -1e9  # logarithm of the weight of a background that there is not; finite, for all parts may be absent
 NONLINEARITIES: dict[str, Callable] = {"sigmoid": nn.sigmoid, "relu": nn.relu, "none": lambda x: x}
 
 
@@ -32,6 +33,8 @@ class Config:
     num_parts: int = 24
     template_size: tuple[int, int] = (11, 11)
     special_features: int = 16
+    coloured: bool = True
+    background: bool = True
     part_encoder: str = "attention"
     encoder_features: tuple[int, ...] = (128, 128, 128, 128)
     encoder_strides: tuple[int, ...] = (2, 2, 1, 1)
@@ -86,7 +89,7 @@ class Parts(NamedTuple):
 
 
 class Pixels(NamedTuple):
-    """Each pixel's mixture of M parts and, last, the background."""
+    """Each pixel's mixture of M parts and, last, the background, whose weight is 0 where a model has none."""
 
     value: Array  # [M + 1, H, W, C] means
     logit: Array  # [M + 1, H, W] logarithms of weights, up to a constant of each pixel
@@ -139,20 +142,19 @@ def make(config: Config) -> PCAE:
     # Without the sigmoid colours begin as 1: a template whose colours are rectified to 0 would never get a gradient.
     bright = nn.initializers.constant(0.0 if config.colour_nonlinearity == "sigmoid" else 1.0)
     colours = nn.Sequential([nn.Dense(32), nn.relu, nn.Dense(channels, bias_init=bright)])
+    coloured = bool(special and config.coloured)
     everywhere = templates.grid(config.canvas)
 
     def init(key: Array) -> dict:
         keys = jax.random.split(key, 3)
-        generative = {
-            "templates": initial_templates(keys[1], shape) / config.template_gain,
-            "background": jnp.zeros(channels),
-            "background_logit": jnp.zeros(()),
-        }
+        generative = {"templates": initial_templates(keys[1], shape) / config.template_gain}
+        if config.background:
+            generative |= {"background": jnp.zeros(channels), "background_logit": jnp.zeros(())}
         if config.mixing == "alpha":
             generative["alpha"] = jnp.zeros((*shape[:3], 1))
         else:
             generative["temperature"] = jnp.zeros(())
-        if special:
+        if coloured:
             generative["colours"] = colours.init(keys[2], jnp.zeros(special))
         return {"inference": encoder.init(keys[0], jnp.zeros((*config.canvas, channels))), "generative": generative}
 
@@ -161,7 +163,7 @@ def make(config: Config) -> PCAE:
         logit = logit[:, 0] if noise is None else logit[:, 0] + noise
         template = params["generative"]["templates"] * config.template_gain
         template = NONLINEARITIES[config.template_nonlinearity](template)
-        if special:
+        if coloured:
             colour = colours.apply(params["generative"]["colours"], features)
             template *= NONLINEARITIES[config.colour_nonlinearity](colour)[:, None, None]
         return Parts(poses.pose(raw, similarity=config.part_similarity), nn.log_sigmoid(logit), features, template)
@@ -177,18 +179,27 @@ def make(config: Config) -> PCAE:
         template = jnp.concatenate([template, log_weight(generative, template)], -1)
         placed = jax.vmap(templates.sample, (0, 0, None))(template, pose, points)
         value, shown = placed[..., :channels], placed[..., channels]
-        background = jnp.broadcast_to(nn.sigmoid(generative["background"]), (1, len(points), channels))
-        background_logit = jnp.broadcast_to(generative["background_logit"], (1, len(points)))
+        background, background_logit = jnp.zeros(channels), _NONE
+        if config.background:
+            background, background_logit = nn.sigmoid(generative["background"]), generative["background_logit"]
+        background = jnp.broadcast_to(background, (1, len(points), channels))
+        background_logit = jnp.broadcast_to(background_logit, (1, len(points)))
         logit = jnp.concatenate([shown + log_presence[:, None], background_logit])
         return Pixels(jnp.concatenate([value, background]), logit)
 
     def render(params: dict, pose: Array, log_presence: Array, template: Array) -> Pixels:
-        """Equations 6.7 and 6.8; weights are presences times exp(alpha), or exp(brightness / temperature)."""
+        """Equations 6.7 and 6.8; weights are presences times exp(alpha), or exp(brightness / temperature).
+
+        The latter is what the release makes of f_c in equation 6.8: a part that is there has a weight everywhere, 1
+        where its template is black, or ends.
+        """
         pixels = mixture(params["generative"], pose, log_presence, template, everywhere.reshape(-1, 2))
         return Pixels(*(each.reshape(-1, *config.canvas, *each.shape[2:]) for each in pixels))
 
     def ink(params: dict, parts: Parts) -> Array:
-        """Share of a part in what parts change of the background, in units of the mean part's, at most 1: ``[M]``.
+        """Share of a part in what parts change of the background, or of black, in units of the mean part's: ``[M]``.
+
+        It is 1 at most.
 
         Presences of all parts may fall to little, if templates become as much more opaque, and a part that is there
         may be hidden by others, or look like the background; this tells. It looks at every second pixel of every
@@ -234,8 +245,12 @@ def initial_templates(key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def opacity(config: Config, generative: dict) -> Array:
-    """Weights ``[M, h, w, 1]``, in [0, 1], of the templates' pixels against the background, with mixing='alpha'."""
-    return nn.sigmoid(config.template_gain * generative["alpha"] - generative["background_logit"])
+    """Weights ``[M, h, w, 1]``, in [0, 1], of the templates' pixels against the background, with mixing='alpha'.
+
+    Without a background, against what lies beyond the borders of another template.
+    """
+    background_logit = generative["background_logit"] if config.background else 0.0
+    return nn.sigmoid(config.template_gain * generative["alpha"] - background_logit)
 
 
 def mode(pixels: Pixels) -> Array:

@@ -96,5 +96,21 @@ def partition(
     return optax.partition({"model": model, "baseline": baseline}, parts)
 
 
+def resting(name: str, begin: int) -> optax.GradientTransformation:
+    """To be chained after an optimizer: from the step ``begin`` on what is below a key ``name`` moves no more.
+
+    Without gradients it would, by the optimizer's momentum.
+    """
+
+    def update(updates: Any, count: Array, params: Any = None) -> tuple[Any, Array]:
+        def rest(path: tuple, leaf: Array) -> Array:
+            below = any(getattr(key, "key", None) == name for key in path)
+            return jnp.where(count < begin, leaf, 0.0) if below else leaf
+
+        return jax.tree.map_with_path(rest, updates), optax.safe_increment(count)
+
+    return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
+
+
 def _top(path: tuple) -> str:
     return jax.tree_util.keystr(path[:1], simple=True)
