@@ -65,6 +65,25 @@ def filled(experiment: Experiment) -> Experiment:
     return experiment._replace(init=lambda key: (params, zeros))
 
 
+def train_finitely(experiment: Experiment, batch: dict, num_steps: int = 5) -> tuple:
+    """Some steps from `filled` parameters, asserted to be finite: parameters before and after."""
+    number, first = len(jax.tree.leaves(batch)[0]), filled(experiment).init(None)[0]
+
+    @jax.jit
+    def step(params: dict, state: tuple, key: Array) -> tuple:
+        loss = jax.value_and_grad(experiment.loss, has_aux=True)
+        (value, _), grads = loss(params, batch, jax.random.split(key, number), 0, ())
+        updates, state = experiment.optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, value
+
+    params, state = first, experiment.optimizer.init(first)
+    for key in jax.random.split(jax.random.key(0), num_steps):
+        params, state, value = step(params, state, key)
+        assert np.isfinite(value)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    return first, params
+
+
 def learn_by_heart(experiment: Experiment, batch: dict, num_steps: int, learning_rate: float) -> tuple:
     """Trains on one batch, with new noise in each step: parameters, and metrics of each step."""
     optimizer = optax.adam(learning_rate)
