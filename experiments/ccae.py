@@ -111,9 +111,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
         told, fixed_shape = seen.capsules, jax.lax.stop_gradient(shape)
         taught = [bound(known.capsules.pose, shape, fixed.capsules)]
-        value = bound(told.pose, fixed_shape, told)
+        value = bound(fixed.capsules.pose if c.pose_scale else told.pose, fixed_shape, told)
         if c.pose_scale:
-            value = bound(fixed.capsules.pose, fixed_shape, told)
             alike = jnp.full_like(told.scale, c.pose_scale)
             taught.append(bound(told.pose, fixed_shape, fixed.capsules._replace(scale=alike)))
         return value + sum(each - jax.lax.stop_gradient(each) for each in taught)
