@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import scae
+from experiments.results_table import markdown_lines
 from objcentric.errors import UserError
 from objcentric.training import loop
 from objcentric.training.study import Result
@@ -86,14 +87,14 @@ def table(config: ConfigDict, per_seed: list[dict[str, float]]) -> str:
     """Markdown: a row for each ablation; mean % and (sample std) of the seeds on each data set, and the thesis'."""
     columns = list(dict.fromkeys(name.split("/")[0] for name in per_seed[0]))
     thesis = ["thesis: MNIST", "40x40 MNIST", "affNIST"]
-    lines = [["ablation", *columns, *thesis], ["---"] * (1 + len(columns) + len(thesis))]
+    rows = [["ablation", *columns, *thesis]]
     for ablation in config.ablations:
         cells = []
         for column in columns:
             values = 100 * np.array([seed[f"{column}/{ablation}"] for seed in per_seed])
             cells.append(f"{values.mean():.1f} ({values.std(ddof=1) if len(values) > 1 else 0:.1f})")
-        lines.append([ablation.replace("_", " "), *cells, *THESIS.get(ablation, ("–",) * len(thesis))])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        rows.append([ablation.replace("_", " "), *cells, *THESIS.get(ablation, ("–",) * len(thesis))])
+    return "\n".join([*markdown_lines(rows), ""])
 
 
 def check(config: ConfigDict) -> None:
