@@ -65,7 +65,7 @@ def fast(config: ConfigDict) -> None:
     config.data.allow_empty = False
     if config.model.decoder != "baseline":  # whose features tell location, precision and presence of each point
         config.model.update(pose="matrix", scale="scene", vote_presence=False, similarity=True, deformable=False)
-        config.losses.update(refine=8, pose_scale=0.1)
+        config.losses.update(refine=8, pose_scale=0.1, turns=(45.0,))
         config.evaluate.refine = 20
     else:
         config.train.num_steps = 79_000  # at 33.5 ms in place of 44: nothing is refined
@@ -140,8 +140,10 @@ def losses() -> ConfigDict:
     # Steps of expectation-maximisation that refine an explanation of a scene: see objcentric.models.ccae. What points
     # belong to is then taken from it for the likelihood, more and more so while constellations come in; 0: none.
     c.refine = 0
-    c.starts = 1  # of them: the explanation itself and, if above 1, disturbed ones
-    c.pose_scale = 0.0  # standard deviation with which refined explanations teach poses; 0: that of each capsule
+    c.turns = ()  # degrees by which each capsule of an explanation may be turned where its refinement starts
+    # Refined explanations teach poses by distances between points and votes in units of this; 0: by squared ones, in
+    # units of each capsule's standard deviation.
+    c.pose_scale = 0.0
     return c
 
 
@@ -162,5 +164,5 @@ def evaluate() -> ConfigDict:
     c.batch_size = 500
     c.num_pictures = 10  # scenes shown in the picture
     c.refine = 0  # steps, as of losses.refine, after which figures tell another error, and that of guesses; 0: neither
-    c.starts = 4  # as losses.starts
+    c.starts = 2  # of each capsule in the refinement: its own place and, if above 1, disturbed ones
     return c

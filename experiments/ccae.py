@@ -62,7 +62,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
     def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
         # Scenes are cheap: each step has new ones, by its own keys, and the rows of the split do not matter.
-        keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys)
+        keys = jax.vmap(lambda key: jax.random.split(key))(keys)
         scenes = constellations.batch(world, keys[:, 0], annealed(*keep, step))
         seen = jax.vmap(model.infer, (None, 0, 0, 0))(params, keys[:, 1], scenes.points, scenes.presence)
         log_prior = jax.vmap(capsules.log_prior_presence)(seen.capsules)
@@ -79,7 +79,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         bound = log_likelihood
         if c.refine:
             shape = params["generative"]["params"]["static"]
-            better = jax.vmap(bound_of, (None, 0, 0, 0, 0))(shape, keys[:, 2], scenes.points, scenes.presence, seen)
+            better = jax.vmap(bound_of, (None, 0, 0, 0))(shape, scenes.points, scenes.presence, seen)
             share = jnp.clip((step - config.curriculum.begin) / max(config.curriculum.steps, 1), 0.0, 1.0)
             bound = (1 - share) * log_likelihood + share * jnp.mean(better)
         terms = {
@@ -94,16 +94,21 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         told = {"log_likelihood": log_likelihood, "capsules": jnp.mean(jnp.sum(presence, -1))}
         return total, (terms | told, aux)
 
-    def bound_of(shape: Array, key: Array, points: Array, presence: Array, seen: ccae.Seen) -> Array:
+    def bound_of(shape: Array, points: Array, presence: Array, seen: ccae.Seen) -> Array:
         """Log-likelihood of a scene, but for an entropy, if points belong to what a refined explanation says.
 
         Left to itself an encoder that is unsure hedges: its capsules share points, at wide standard deviations. Its
         explanation teaches poses, and the refined one ``shape [K, N, 2]``, the capsules' offsets: taught by the former
         they would learn to mend what its poses lack. With standard deviations of its own it would be taught least by
         scenes that it does not understand, where they are wide: ``losses.pose_scale`` takes their place.
+        Poses are taught by distances, not their squares: by those an encoder that cannot tell two explanations apart
+        learns their mean, which is neither. A square that is turned by 45 degrees is as far from the true one whichever
+        way it turns: it keeps still, and other capsules explain the points that it leaves. Starts by ``losses.turns``
+        get free.
         """
         fixed = jax.lax.stop_gradient(seen)
-        known = jax.lax.stop_gradient(model.refine(key, points, presence, fixed, c.refine, c.starts))
+        starts = jax.vmap(capsules.turn, (None, 0))(fixed.capsules, jnp.asarray((0.0, *c.turns)))
+        known = jax.lax.stop_gradient(model.refine(points, presence, fixed, starts, c.refine))
 
         def bound(pose: Array, shape: Array, of: capsules.Capsules) -> Array:
             explained = model.explain(points, of._replace(pose=pose, votes=poses.move(pose, shape)))
@@ -113,9 +118,14 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         taught = [bound(known.capsules.pose, shape, fixed.capsules)]
         value = bound(fixed.capsules.pose if c.pose_scale else told.pose, fixed_shape, told)
         if c.pose_scale:
-            alike = jnp.full_like(told.scale, c.pose_scale)
-            taught.append(bound(told.pose, fixed_shape, fixed.capsules._replace(scale=alike)))
+            away = distance(points[:, None, None], poses.move(told.pose, fixed_shape)[None])
+            taught.append(-jnp.sum(known.explained.responsibility * away, (1, 2)) @ presence / c.pose_scale)
         return value + sum(each - jax.lax.stop_gradient(each) for each in taught)
+
+    def several(key: Array, first: capsules.Capsules) -> capsules.Capsules:
+        """Starts of a search: capsules, and others that are disturbed."""
+        starts = jax.vmap(capsules.disturb, (0, None))(jax.random.split(key, config.evaluate.starts), first)
+        return jax.tree.map(lambda one, all_of_them: all_of_them.at[0].set(one), first, starts)
 
     @functools.partial(jax.jit, static_argnames="search")
     def look(params: dict, rows: dict, keys: Array, search: bool = False) -> dict:
@@ -129,11 +139,12 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             fold = jax.vmap(jax.random.fold_in, (0, None))
             nothing = jax.vmap(guess, (0, None, 0))(fold(which, 2), shape, seen.capsules)
             blind = seen._replace(capsules=nothing, explained=jax.vmap(model.explain)(scenes.points, nothing))
-            refine = jax.vmap(functools.partial(model.refine, num_steps=e.refine, num_starts=e.starts))
+            refine = jax.vmap(functools.partial(model.refine, num_steps=e.refine))
             fit = jax.vmap(functools.partial(model.fit, num_steps=e.refine))
             found["fitted_winner"] = fit(scenes.points, scenes.presence, seen.capsules).winner
             for name, start in (("refined", seen), ("unguided", blind)):
-                found[f"{name}_winner"] = refine(fold(which, 1), scenes.points, scenes.presence, start).winner
+                starts = jax.vmap(several)(fold(which, 1), start.capsules)
+                found[f"{name}_winner"] = refine(scenes.points, scenes.presence, start, starts).winner
         return {
             **scenes._asdict(),
             **found,
@@ -197,6 +208,11 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     )
 
 
+def distance(a: Array, b: Array) -> Array:
+    """Of points ``[..., 2]``, with gradients that stay finite where it is 0."""
+    return jnp.sqrt(jnp.sum(jnp.square(a - b), -1) + 1e-6)
+
+
 def guess(key: Array, shape: Array, of: capsules.Capsules) -> capsules.Capsules:
     """What one would say of a scene without looking: shapes ``[K, N, 2]`` somewhere in it, as likely there as not."""
     radius = jnp.sqrt(jnp.mean(jnp.sum(jnp.square(shape), -1), -1))
@@ -240,8 +256,10 @@ def check(config: ConfigDict) -> None:
         if config.evaluate[name] < 1:
             raise UserError(f"evaluate.{name}={config.evaluate[name]} must be at least 1")
     m = typed(config)
-    if not config.losses.refine and (config.losses.pose_scale or config.losses.starts > 1):
-        raise UserError("losses.pose_scale and starts are of refined explanations: set losses.refine, or 0 and 1")
+    if not config.losses.refine and (config.losses.pose_scale or config.losses.turns):
+        raise UserError("losses.pose_scale and turns are of refined explanations: set losses.refine, or 0 and ()")
+    if config.evaluate.starts < 1:
+        raise UserError(f"evaluate.starts={config.evaluate.starts} must be at least 1")
     if m.decoder == "baseline" and (m.pose, m.similarity, config.losses.deformation) != ("composed", False, 0.0):
         raise UserError(
             "model.decoder='baseline' has no poses and deforms nothing: set model.pose='composed', similarity=False and"
@@ -251,8 +269,6 @@ def check(config: ConfigDict) -> None:
         steps = config[part].refine
         if steps < 0:
             raise UserError(f"{part}.refine={steps}: use 0, for none, or more")
-        if config[part].starts < 1:
-            raise UserError(f"{part}.starts={config[part].starts} must be at least 1")
         known = m.decoder == "capsules" and m.similarity and not m.deformable and m.scale == "scene"
         if steps and not (known and m.num_capsules <= MOST):
             raise UserError(

@@ -83,7 +83,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms():
     weights = dict(zip(ccae.WEIGHTS, values, strict=True)) | {"likelihood": -2.0}
     given = {f"losses__{name}": abs(value) for name, value in weights.items()}
     loss, metrics, grads = first_loss(
-        model__deformable=True, losses__refine=0, losses__pose_scale=0.0, evaluate__refine=0, **given
+        model__deformable=True, losses__refine=0, losses__pose_scale=0.0, losses__turns=(), evaluate__refine=0, **given
     )
     terms = metrics | {"likelihood": metrics["log_likelihood"]}
     expected = sum(weight * terms[name] for name, weight in weights.items())
@@ -94,7 +94,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms():
 def test_terms_are_of_the_capsules_that_win_points_that_are_there():
     """Worked out from what the model sees of the same scenes."""
     config = labelled_images.make_constellations(
-        losses__refine=0, losses__pose_scale=0.0, evaluate__refine=0, curriculum__keep=(0.6, 0.6)
+        losses__refine=0, losses__pose_scale=0.0, losses__turns=(), evaluate__refine=0, curriculum__keep=(0.6, 0.6)
     )
     experiment, model = scenes.filled(ccae.build(config)), ccae_model.make(ccae.typed(config))
     params, keys = experiment.init(None)[0], jax.random.split(jax.random.key(1), 8)
@@ -102,7 +102,7 @@ def test_terms_are_of_the_capsules_that_win_points_that_are_there():
 
     @jax.jit
     def look():
-        scene_keys, infer_keys, _ = jax.vmap(lambda key: jax.random.split(key, 3), out_axes=1)(keys)
+        scene_keys, infer_keys = jax.vmap(lambda key: jax.random.split(key), out_axes=1)(keys)
         shown = constellations.batch(constellations.make_config(config.data), scene_keys, 0.6)
         return shown, jax.vmap(model.infer, (None, 0, 0, 0))(params, infer_keys, shown.points, shown.presence)
 
@@ -163,7 +163,7 @@ def test_what_points_belong_to_is_refined_once_constellations_come_in():
     """The likelihood is then of what a refined explanation says; evaluation tells how much that mends."""
     losses = {}
     for refine in (0, 3):
-        fields = {"losses__refine": refine, "losses__pose_scale": 0.1 if refine else 0.0}
+        fields = {"losses__refine": refine, "losses__pose_scale": 0.1 if refine else 0.0, "losses__turns": ()}
         config = labelled_images.make_constellations(**fields, curriculum__begin=10, curriculum__steps=10)
         experiment = scenes.filled(ccae.build(config))
         params = experiment.init(None)[0]
@@ -257,7 +257,7 @@ def test_few_constellations_come_first_and_the_posterior_counts_less_in_the_end(
 
 def test_posteriors_are_of_the_points_that_there_are(monkeypatch):
     """Sums over votes and points, of responsibilities as of the joint, whose logarithm it is."""
-    config, asked = labelled_images.make_constellations(losses__refine=0, losses__pose_scale=0.0), []
+    config, asked = labelled_images.make_constellations(losses__refine=0, losses__pose_scale=0.0, losses__turns=()), []
     shape = config.model.num_capsules, config.model.num_votes
 
     def infer(params, key, points, presence):
@@ -274,7 +274,7 @@ def test_posteriors_are_of_the_points_that_there_are(monkeypatch):
     @jax.jit
     def look():
         ccae.build(config).loss({}, {"seed": jnp.arange(8)}, keys, jnp.int32(10**6), ())
-        shown = jax.vmap(lambda key: jax.random.split(key, 3))(keys)[:, 0]
+        shown = jax.vmap(lambda key: jax.random.split(key))(keys)[:, 0]
         world, keep = constellations.make_config(config.data), config.curriculum.keep[-1]
         return *asked[0][:2], constellations.batch(world, shown, keep).presence
 
@@ -320,9 +320,11 @@ def test_errors_are_of_the_winners_in_the_scenes_of_the_split(monkeypatch):
 
     @jax.jit
     def refined(start):
-        return jax.vmap(functools.partial(model.refine, num_steps=3, num_starts=config.evaluate.starts))(
-            fold(keys, 1), shown.points, shown.presence, start
-        ).winner
+        first = start.capsules
+        others = jax.vmap(capsules.disturb)(jax.vmap(lambda key: jax.random.split(key)[1])(fold(keys, 1)), first)
+        starts = jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), first, others)
+        refine = jax.vmap(functools.partial(model.refine, num_steps=3))
+        return refine(shown.points, shown.presence, start, starts).winner
 
     shape = params["generative"]["params"]["static"]
     guesses = jax.vmap(ccae.guess, (0, None, 0))(fold(keys, 2), shape, seen.capsules)
@@ -384,7 +386,7 @@ def test_what_failed():
         ({"model__magic": 1}, "model.magic is unknown: see configs/ccae.py"),
         ({"model__decoder": "baseline"}, "model.decoder='baseline' has points that do not depend on the input"),
         ({"model__decoder": "baseline", "model__deformable": True}, "model.decoder='baseline' has no poses"),
-        ({"losses__refine": 0}, "losses.pose_scale and starts are of refined explanations: set losses.refine"),
+        ({"losses__refine": 0}, "losses.pose_scale and turns are of refined explanations: set losses.refine"),
         ({"model__scale": "all"}, "model.scale='all' is unknown"),
         ({"data__allow_empty": True}, "curriculum.exemplars may be empty scenes: set data.allow_empty=False"),
         ({"losses__too_few": -1.0}, "losses.too_few=-1.0: use 0 or more"),
@@ -398,7 +400,7 @@ def test_what_failed():
         ({"model__deformable": True}, "losses.refine=8 fits similarities of known shapes: .* deformable=False"),
         ({"model__similarity": False}, "losses.refine=8 fits similarities of known shapes: set model.similarity"),
         (
-            {"model__num_capsules": 6, "losses__refine": 0, "losses__pose_scale": 0.0},
+            {"model__num_capsules": 6, "losses__refine": 0, "losses__pose_scale": 0.0, "losses__turns": ()},
             "evaluate.refine=20 fits .* num_capsules to 5 at most",
         ),
     ],

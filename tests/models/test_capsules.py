@@ -282,3 +282,26 @@ def test_disturbed_capsules_keep_their_shapes_and_what_poses_say_of_them():
     assert len({round(float(each), 3) for each in ratio[:, 0]}) == 3
     assert (np.linalg.norm(other.votes.mean(1) - np.asarray(votes).mean(1), axis=-1) > 0.01).all()
     assert float(other.scale.min()) >= 0.1
+
+
+def test_capsules_are_turned_about_their_middle():
+    offsets = np.float32([[[0, 0], [2, 0], [0, 2], [2, 2]], [[0, 0], [1, 0], [0, 1], [0, 0]]])
+    pose = np.broadcast_to(np.float32([[0.3, -0.1, 0.2], [0.1, 0.3, -0.4]]), (2, 2, 3))
+    seen = capsules.Capsules(jnp.zeros(2), jnp.zeros((2, 4)), pose, move(pose, offsets), 0.1, jnp.zeros(()))
+    other = jax.device_get(jax.jit(capsules.turn)(seen, 90.0))
+    np.testing.assert_allclose(move(other.pose, offsets), other.votes, atol=1e-6)
+    middle = np.asarray(seen.votes).mean(1, keepdims=True)
+    before, after = np.asarray(seen.votes) - middle, other.votes - middle
+    np.testing.assert_allclose(after, np.stack([-before[..., 1], before[..., 0]], -1), atol=1e-6)
+
+
+@pytest.mark.parametrize(("degrees", "nearest"), [(10, 10), (50, -40), (100, 10), (170, -10), (-130, -40)])
+def test_of_turns_that_look_the_same_the_nearest_is_taken(degrees, nearest):
+    """By which a square looks the same, not any other shape, wherever it lies."""
+    square, other = np.float32([[0, 0], [2, 0], [2, 2], [0, 2]]), np.float32([[0, 0], [2, 0], [2, 2], [0, 0.5]])
+    offsets, pose = np.stack([square, other]), np.broadcast_to(np.eye(2, 3, dtype=np.float32), (2, 2, 3))
+    seen = capsules.Capsules(jnp.zeros(2), jnp.zeros((2, 4)), pose, offsets, 0.1, jnp.zeros(()))
+    turned = capsules.turn(seen, degrees)
+    found = jax.device_get(jax.jit(capsules.turn_alike)(turned, seen.votes))
+    np.testing.assert_allclose(np.rad2deg(np.arctan2(*found.pose[:, ::-1, 0].T)), [nearest, degrees], atol=1e-3)
+    np.testing.assert_allclose(move(found.pose, offsets), found.votes, atol=1e-5)

@@ -19,6 +19,7 @@ SCALES = ("vote", "scene")
 _PULL, _EXACT = 0.01, 0.01  # of `refit`: points that a vote counts as; the least standard deviation
 # Of `disturb`: radians and units of the scene, and the standard deviation of votes, with which a search begins.
 _TURN, _RESIZE, _SHIFT, _ROUGH = 1.6, 0.25, 0.2, 0.1
+_ALIKE = 0.25  # of `turn_alike`: how far from a shape what looks the same may be, in units of its size
 
 
 class Capsules(NamedTuple):
@@ -149,14 +150,12 @@ def refit(points: Array, presence: Array, capsules: Capsules, explained: Explain
     along = jnp.einsum("kn,knd,knd->k", mass, before, after) / size
     across = jnp.einsum("kn,kn->k", mass, before[..., 0] * after[..., 1] - before[..., 1] * after[..., 0]) / size
     moved = _similarity(along, across, middle, goal)
-    votes = poses.move(moved, capsules.votes)
-    error = jnp.sum(jnp.square(points[:, None, None] - votes[None]), -1)
+    better = _moved(moved, capsules)
+    error = jnp.sum(jnp.square(points[:, None, None] - better.votes[None]), -1)
     variance = jnp.sum(weight * error) / jnp.maximum(2 * jnp.sum(weight), 1e-3)
     explains = jnp.sum(weight, (0, 2)) + _PULL
-    return capsules._replace(
+    return better._replace(
         log_presence=jnp.log(explains / jnp.sum(explains)),
-        pose=poses.compose(moved, capsules.pose),
-        votes=votes,
         scale=jnp.full_like(capsules.scale, 1.0) * jnp.sqrt(variance + _EXACT**2),
     )
 
@@ -168,12 +167,37 @@ def disturb(key: Array, capsules: Capsules) -> Capsules:
     angle = jax.random.uniform(turn_key, (len(middle),), minval=-_TURN, maxval=_TURN)
     size = jnp.exp(_RESIZE * jax.random.normal(size_key, (len(middle),)))
     goal = middle + _SHIFT * jax.random.normal(shift_key, middle.shape)
-    moved = _similarity(size * jnp.cos(angle), size * jnp.sin(angle), middle, goal)
-    return capsules._replace(
-        pose=poses.compose(moved, capsules.pose),
-        votes=poses.move(moved, capsules.votes),
-        scale=jnp.maximum(capsules.scale, _ROUGH),
-    )
+    moved = _moved(_similarity(size * jnp.cos(angle), size * jnp.sin(angle), middle, goal), capsules)
+    return moved._replace(scale=jnp.maximum(capsules.scale, _ROUGH))
+
+
+def turn(capsules: Capsules, degrees: float | Array) -> Capsules:
+    """Capsules of points, each turned about its votes' mean, from x towards y: another start to refit."""
+    middle = jnp.mean(capsules.votes, 1)
+    angle = jnp.full(len(middle), jnp.deg2rad(degrees))
+    return _moved(_similarity(jnp.cos(angle), jnp.sin(angle), middle, middle), capsules)
+
+
+def turn_alike(capsules: Capsules, votes: Array) -> Capsules:
+    """Capsules of points, each turned so that it looks the same, its votes as near as can be to ``votes [K, N, 2]``.
+
+    A square looks the same after each quarter of a turn. Turns are by multiples of a twelfth of a circle, and a shape
+    looks the same if each vote is nearer to one of those that were there than `_ALIKE` of their distance to the middle.
+    """
+    turned = jax.vmap(turn, (None, 0))(capsules, jnp.arange(12) * 30.0)
+    apart = jnp.linalg.norm(turned.votes[..., :, None, :] - capsules.votes[None, :, None], axis=-1)
+    middle = jnp.mean(capsules.votes, 1, keepdims=True)
+    size = jnp.sqrt(jnp.mean(jnp.sum(jnp.square(capsules.votes - middle), -1), -1))
+    alike = jnp.max(jnp.min(apart, -1), -1) < _ALIKE * size[None]
+    away = jnp.sum(jnp.square(turned.votes - votes[None]), (2, 3))
+    best = jnp.argmin(jnp.where(alike | (jnp.arange(12) == 0)[:, None], away, jnp.inf), 0)
+    which = best, jnp.arange(len(best))
+    return capsules._replace(pose=turned.pose[which], votes=turned.votes[which])
+
+
+def _moved(by: Array, capsules: Capsules) -> Capsules:
+    """Capsules moved by maps ``[K, 2, 3]``."""
+    return capsules._replace(pose=poses.compose(by, capsules.pose), votes=poses.move(by, capsules.votes))
 
 
 def _similarity(along: Array, across: Array, middle: Array, goal: Array) -> Array:

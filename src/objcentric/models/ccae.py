@@ -78,8 +78,7 @@ class CCAE(NamedTuple):
     infer: Callable  # (params, key, points [N, 2], presence [N]) -> Seen; without a key (None) there is no noise
     explain: Callable  # (points [N, 2], Capsules) -> Explained
     fit: Callable  # (points [N, 2], presence [N], Capsules, num_steps) -> Seen, by expectation-maximisation
-    # (key, points [N, 2], presence [N], seen, num_steps, num_starts) -> Seen, the best of several fits; a key is needed
-    # for more than one start
+    # (points [N, 2], presence [N], seen, starts: Capsules of S each, num_steps) -> Seen, the best of many fits
     refine: Callable
 
 
@@ -129,31 +128,31 @@ def make(config: Config) -> CCAE:
         (better, explained), _ = jax.lax.scan(step, (start, explain(points, start)), None, num_steps)
         return Seen(better, explained, capsules.winner(explained))
 
-    def refine(
-        key: Array | None, points: Array, presence: Array, seen: Seen, num_steps: int, num_starts: int = 1
-    ) -> Seen:
-        """The best of what `fit` makes of ``seen``, of each choice of some of its capsules.
+    def refine(points: Array, presence: Array, seen: Seen, starts: Capsules, num_steps: int) -> Seen:
+        """The best of what `fit` makes of capsules of which each is left out, or begins as in one of ``starts``.
 
         Where the encoder is unsure it takes more capsules than there are constellations, and leaving some out is a
-        better start. Other starts than the first one are disturbed. Which is best is told by `information_criterion`
-        and how likely the encoder takes the choice to be: of capsules that are alike, always the same are then there.
+        better start. Which is best is told by `information_criterion` and how likely the encoder takes the choice to
+        be: of capsules that are alike, always the same are then there. Of turns by which a capsule looks the same, that
+        is taken which is nearest to what ``seen`` tells.
         """
         present = jnp.clip(jnp.exp(seen.capsules.log_presence), _UNSURE, 1 - _UNSURE)
-        starts = jax.tree.map(lambda leaf: leaf[None], seen.capsules)
-        if num_starts > 1:
-            others = jax.vmap(capsules.disturb, (0, None))(jax.random.split(key, num_starts - 1), seen.capsules)
-            starts = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), starts, others)
-        choices = jnp.asarray(list(itertools.product((0.0, 1.0), repeat=config.num_capsules))[1:])
+        capsule, num_starts = jnp.arange(config.num_capsules), len(starts.pose)
+        # Of each capsule the start that it is, or, if 0, none.
+        choices = jnp.asarray(list(itertools.product(range(num_starts + 1), repeat=config.num_capsules))[1:])
 
-        def one(start: Capsules, chosen: Array) -> tuple[Array, Seen]:
-            start = start._replace(log_presence=jnp.where(chosen > 0, start.log_presence, _ABSENT))
+        def one(choice: Array) -> tuple[Array, Seen]:
+            of_each = Capsules(*(leaf[choice - 1, capsule] for leaf in starts[:-1]), starts.deformation[0])
+            start = of_each._replace(log_presence=jnp.where(choice > 0, of_each.log_presence, _ABSENT))
             found = fit(points, presence, start, num_steps)
-            log_prior = jnp.sum(jnp.log(jnp.where(chosen > 0, present, 1 - present)))
+            log_prior = jnp.sum(jnp.log(jnp.where(choice > 0, present, 1 - present)))
             return information_criterion(presence, found) - log_prior, found
 
-        criteria, found = jax.vmap(jax.vmap(one, (None, 0)), (0, None))(starts, choices)
-        best = jnp.unravel_index(jnp.argmin(criteria), criteria.shape)
-        return jax.tree.map(lambda leaf: leaf[best], found)
+        criteria, found = jax.vmap(one)(choices)
+        best = jnp.argmin(criteria)
+        nearest = capsules.turn_alike(jax.tree.map(lambda leaf: leaf[best], found.capsules), seen.capsules.votes)
+        explained = explain(points, nearest)
+        return Seen(nearest, explained, capsules.winner(explained))
 
     return CCAE(init, infer, explain, fit, refine)
 
@@ -165,9 +164,13 @@ def information_criterion(presence: Array, seen: Seen) -> Array:
     coordinates they are to explain. Without it a capsule that is not needed shrinks onto one point of another's.
     """
     fit = jnp.sum(jnp.where(presence > 0, seen.explained.log_likelihood, 0.0))
-    used = jax.nn.one_hot(seen.winner, len(seen.capsules.log_presence)) * presence[:, None]
-    numbers = 4 * jnp.sum(jnp.max(used, 0))
+    numbers = 4 * jnp.sum(used(presence, seen))
     return numbers / 2 * jnp.log(jnp.maximum(2 * jnp.sum(presence), 1.0)) - fit
+
+
+def used(presence: Array, seen: Seen) -> Array:
+    """Whether capsules ``[K]`` win points, 1 or 0."""
+    return jnp.max(jax.nn.one_hot(seen.winner, len(seen.capsules.log_presence)) * presence[:, None], 0)
 
 
 def presence_noise(key: Array | None, width: float, *shapes: tuple[int, ...]) -> tuple[Array | None, ...]:
