@@ -63,6 +63,7 @@ def fast(config: ConfigDict) -> None:
     before and after.
     """
     config.data.allow_empty = False
+    config.model.layer_norm = False
     if config.model.decoder != "baseline":  # whose features tell location, precision and presence of each point
         config.model.update(pose="matrix", scale="scene", vote_presence=False, similarity=True, deformable=False)
         config.losses.update(refine=8, pose_scale=0.1, turns=(45.0,))
