@@ -82,7 +82,12 @@ class Setting(NamedTuple):
     parts_alone: bool = False  # whether it is the first stage of a curriculum, of parts alone
 
 
-PLAIN = ("losses.refine", 0), ("losses.pose_scale", 0.0), ("evaluate.refine", 0)  # the encoder is its own teacher
+PLAIN = (  # the encoder is its own teacher
+    ("losses.refine", 0),
+    ("losses.pose_scale", 0.0),
+    ("losses.turns", ()),
+    ("evaluate.refine", 0),
+)
 ALL = ("curriculum.parts_fixed", False)  # parts and objects learn together
 SETTINGS = [
     Setting("ccae"),

@@ -234,6 +234,22 @@ def test_how_much_poses_are_taught(pose_scale):
     assert np.abs(narrow[-4:]).min() > 0 and np.abs(wide[-4:]).min() > 0
 
 
+def test_poses_are_taught_by_distances():
+    """Each of the four points pulls as much from near as from far, by 1 / pose_scale."""
+    experiment = scenes.filled(ccae.build(one_square(losses__pose_scale=0.1)))
+    params = experiment.init(None)[0]
+    part = params["generative"]["params"]
+    part["static"] = SQUARE
+    batch, keys = {"seed": jnp.arange(8, dtype=jnp.uint32)}, jax.random.split(jax.random.key(1), 8)
+    slope = jax.jit(jax.grad(lambda *args: experiment.loss(*args)[0]))
+    for shift in (1.0, 2.0):
+        part["output_bias"] = jnp.asarray([[0.9, 0.1, shift, 0, 0, shift, *[0.0] * 9]])
+        gradient = np.asarray(slope(params, batch, keys, 1, ())["generative"]["params"]["output_bias"])[0]
+        assert np.linalg.norm(gradient[[2, 5]]) == pytest.approx(4 / 0.1, rel=0.06)
+    nowhere = jax.grad(lambda x: ccae.distance(x, x))(jnp.zeros(2))
+    np.testing.assert_array_equal(nowhere, 0.0)
+
+
 def test_few_constellations_come_first_and_the_posterior_counts_less_in_the_end():
     config = labelled_images.make_constellations(
         curriculum__begin=10, curriculum__steps=10, curriculum__keep=(1e-6, 0.5)
