@@ -138,7 +138,7 @@ def make(config: Config) -> CCAE:
         """
         present = jnp.clip(jnp.exp(seen.capsules.log_presence), _UNSURE, 1 - _UNSURE)
         capsule, num_starts = jnp.arange(config.num_capsules), len(starts.pose)
-        # Of each capsule the start that it is, or, if 0, none.
+        # Of each capsule which start it is, counted from 1, or 0 if it is left out.
         choices = jnp.asarray(list(itertools.product(range(num_starts + 1), repeat=config.num_capsules))[1:])
 
         def one(choice: Array) -> tuple[Array, Seen]:
@@ -164,13 +164,9 @@ def information_criterion(presence: Array, seen: Seen) -> Array:
     coordinates they are to explain. Without it a capsule that is not needed shrinks onto one point of another's.
     """
     fit = jnp.sum(jnp.where(presence > 0, seen.explained.log_likelihood, 0.0))
-    numbers = 4 * jnp.sum(used(presence, seen))
+    used = jax.nn.one_hot(seen.winner, len(seen.capsules.log_presence)) * presence[:, None]
+    numbers = 4 * jnp.sum(jnp.max(used, 0))
     return numbers / 2 * jnp.log(jnp.maximum(2 * jnp.sum(presence), 1.0)) - fit
-
-
-def used(presence: Array, seen: Seen) -> Array:
-    """Whether capsules ``[K]`` win points, 1 or 0."""
-    return jnp.max(jax.nn.one_hot(seen.winner, len(seen.capsules.log_presence)) * presence[:, None], 0)
 
 
 def presence_noise(key: Array | None, width: float, *shapes: tuple[int, ...]) -> tuple[Array | None, ...]:
