@@ -171,9 +171,7 @@ def test_of_capsules_that_are_alike_the_likeliest_is_there(there):
     """One square, and three capsules that fit it as well."""
     seen = rough(0.3 * SQUARE, np.stack([SQUARE] * 3), [(0.28, (0.02, 0.0))] * 3)
     likely = jnp.log(jnp.full(3, 0.3).at[there].set(0.6))
-    better = refine(
-        0.3 * SQUARE, jnp.ones(4), seen._replace(capsules=seen.capsules._replace(log_presence=likely)), 20
-    )
+    better = refine(0.3 * SQUARE, jnp.ones(4), seen._replace(capsules=seen.capsules._replace(log_presence=likely)), 20)
     assert set(better.winner.tolist()) == {there}
 
 
