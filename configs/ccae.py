@@ -60,7 +60,7 @@ def fast(config: ConfigDict) -> None:
 
     To find shapes among points is a search, to place them a matter of least squares: an encoder alone learns both
     slowly. Its explanations are refined by expectation-maximisation, as what it is to learn; evaluation tells errors
-    before and after.
+    before and after. Without layer norm it learns more in as many steps.
     """
     config.data.allow_empty = False
     config.model.layer_norm = False
