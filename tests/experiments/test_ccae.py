@@ -252,7 +252,7 @@ def test_poses_are_taught_by_distances():
 
 def test_few_constellations_come_first_and_the_posterior_counts_less_in_the_end():
     config = labelled_images.make_constellations(
-        curriculum__begin=10, curriculum__steps=10, curriculum__keep=(1e-6, 0.5)
+        curriculum__begin=10, curriculum__steps=10, curriculum__keep=(1e-6, 0.5), curriculum__posterior=0.02
     )
     experiment = scenes.filled(ccae.build(config))
     params = experiment.init(None)[0]

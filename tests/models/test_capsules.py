@@ -295,13 +295,66 @@ def test_capsules_are_turned_about_their_middle():
     np.testing.assert_allclose(after, np.stack([-before[..., 1], before[..., 0]], -1), atol=1e-6)
 
 
-@pytest.mark.parametrize(("degrees", "nearest"), [(10, 10), (50, -40), (100, 10), (170, -10), (-130, -40)])
-def test_of_turns_that_look_the_same_the_nearest_is_taken(degrees, nearest):
-    """By which a square looks the same, not any other shape, wherever it lies."""
-    square, other = np.float32([[0, 0], [2, 0], [2, 2], [0, 2]]), np.float32([[0, 0], [2, 0], [2, 2], [0, 0.5]])
-    offsets, pose = np.stack([square, other]), np.broadcast_to(np.eye(2, 3, dtype=np.float32), (2, 2, 3))
-    seen = capsules.Capsules(jnp.zeros(2), jnp.zeros((2, 4)), pose, offsets, 0.1, jnp.zeros(()))
-    turned = capsules.turn(seen, degrees)
-    found = jax.device_get(jax.jit(capsules.turn_alike)(turned, seen.votes))
-    np.testing.assert_allclose(np.rad2deg(np.arctan2(*found.pose[:, ::-1, 0].T)), [nearest, degrees], atol=1e-3)
-    np.testing.assert_allclose(move(found.pose, offsets), found.votes, atol=1e-5)
+SQUARE, OTHER = np.float32([[0, 0], [2, 0], [2, 2], [0, 2]]), np.float32([[0, 0], [2, 0], [2, 2], [0, 0.5]])
+
+
+def placed(offsets, *, degrees=0.0, sizes=1.0, along_x):
+    """Capsules with ``offsets [K, 4, 2]``, turned and resized, their votes' means at ``along_x`` of the x-axis."""
+    offsets, angle = np.stack(offsets), np.deg2rad(degrees)
+    num = len(offsets)
+    turn = np.float32([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = turn[None] * np.broadcast_to(np.float32(sizes), num)[:, None, None]
+    goal = np.stack([np.float32(along_x), np.zeros(num, np.float32)], -1)
+    shift = goal - np.einsum("kij,kj->ki", linear, offsets.mean(1))
+    pose = np.concatenate([linear, shift[..., None]], -1)
+    log_presence = np.log(np.linspace(0.4, 0.6, num, dtype=np.float32))
+    scale = np.ones((num, 4), np.float32) * np.arange(1, num + 1, dtype=np.float32)[:, None]
+    none = np.zeros((num, 4), np.float32), np.float32(0)
+    return capsules.Capsules(log_presence, none[0], pose, move(pose, offsets), scale, none[1])
+
+
+def ordered(found, used, offsets):
+    return jax.device_get(jax.jit(capsules.in_order)(found, np.float32(used), np.stack(offsets)))
+
+
+def assert_votes_are_the_same(a, b):
+    apart = np.linalg.norm(a[:, None] - b[None], axis=-1)
+    np.testing.assert_allclose([apart.min(0), apart.min(1)], 0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("degrees", "least"), [(10, 10), (50, -40), (100, 10), (170, -10), (-130, -40)])
+def test_capsules_turn_by_as_little_as_they_can(degrees, least):
+    """A square, of four ways in which it looks the same, not any other shape, wherever it lies."""
+    offsets = SQUARE, OTHER
+    found = placed(offsets, degrees=degrees, along_x=(3, 1))
+    seen = ordered(found, (1, 1), offsets)
+    np.testing.assert_allclose(np.rad2deg(np.arctan2(*seen.pose[:, ::-1, 0].T)), [least, degrees], atol=1e-3)
+    np.testing.assert_allclose(move(seen.pose, np.stack(offsets)), seen.votes, atol=1e-5)
+    assert_votes_are_the_same(seen.votes[0], found.votes[0])
+    np.testing.assert_allclose(seen.votes[1], found.votes[1], atol=1e-5)
+
+
+def test_of_capsules_that_look_alike_the_first_is_furthest_along_x():
+    """A square and another, learnt larger and turned, exchange places; a shape that is no square keeps its own."""
+    angle = np.deg2rad(30)
+    turned = SQUARE @ np.float32([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    offsets = SQUARE, 1.5 * turned + 1, OTHER
+    found = placed(offsets, degrees=20, sizes=(0.5, 0.7, 0.6), along_x=(5, 9, 20))
+    seen = ordered(found, (1, 1, 1), offsets)
+    for capsule, place in enumerate((1, 0, 2)):
+        assert_votes_are_the_same(seen.votes[capsule], found.votes[place])
+        assert seen.log_presence[capsule] == found.log_presence[place]
+        np.testing.assert_array_equal(seen.scale[capsule], found.scale[place])
+    np.testing.assert_allclose(move(seen.pose, np.stack(offsets)), seen.votes, atol=1e-4)
+    again = ordered(seen, (1, 1, 1), offsets)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), again, seen)
+
+
+@pytest.mark.parametrize("size", [1.0, 0.0])
+def test_capsules_that_are_not_used_are_last(size):
+    """Also if they have shrunk to a point, which does not tell that they look alike."""
+    offsets = SQUARE, SQUARE
+    found = placed(offsets, degrees=20, sizes=(size, 1), along_x=(9, 5))
+    seen = ordered(found, (0, 1), offsets)
+    np.testing.assert_allclose(seen.votes[0], found.votes[1], atol=1e-4)
+    np.testing.assert_allclose(seen.votes[1], found.votes[0], atol=1e-4)

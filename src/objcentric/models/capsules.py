@@ -4,6 +4,7 @@ Everything speaks of one example: K object capsules make N votes each for M part
 flattened to six numbers.
 """
 
+import itertools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -19,7 +20,8 @@ SCALES = ("vote", "scene")
 _PULL, _EXACT = 0.01, 0.01  # of `refit`: points that a vote counts as; the least standard deviation
 # Of `disturb`: radians and units of the scene, and the standard deviation of votes, with which a search begins.
 _TURN, _RESIZE, _SHIFT, _ROUGH = 1.6, 0.25, 0.2, 0.1
-_ALIKE = 0.25  # of `turn_alike`: how far from a shape what looks the same may be, in units of its size
+# Of `in_order`: how far apart what looks alike may be, in units of its size; further along x than any point.
+_ALIKE, _FAR, _TINY = 0.25, 1e3, 1e-6
 
 
 class Capsules(NamedTuple):
@@ -178,21 +180,48 @@ def turn(capsules: Capsules, degrees: float | Array) -> Capsules:
     return _moved(_similarity(jnp.cos(angle), jnp.sin(angle), middle, middle), capsules)
 
 
-def turn_alike(capsules: Capsules, votes: Array) -> Capsules:
-    """Capsules of points, each turned so that it looks the same, its votes as near as can be to ``votes [K, N, 2]``.
+def in_order(capsules: Capsules, used: Array, offsets: Array) -> Capsules:
+    """Of explanations that differ in which of capsules that look alike is where, or turned by how much, one.
 
-    A square looks the same after each quarter of a turn. Turns are by multiples of a twelfth of a circle, and a shape
-    looks the same if each vote is nearer to one of those that were there than `_ALIKE` of their distance to the middle.
+    Any of two squares may be where one is, turned by any quarter of a turn. By convention the first capsules are those
+    furthest along x, the last ones those that are not used, and poses turn by as little as they can. Each may take the
+    place of one that is alike, its first vote where one of the other's is, its size the other's. Capsules are alike if
+    each vote is then nearer to one of the other's than `_ALIKE` of their distance to the middle.
+
+    Args:
+      capsules: K capsules of points by similarities, ``used [K]`` or not, 1 or 0.
+      offsets: ``[K, N, 2]`` of their votes, in their own frames.
+
+    Returns:
+      capsules that explain points as well, but for how much those that are alike differ.
     """
-    turned = jax.vmap(turn, (None, 0))(capsules, jnp.arange(12) * 30.0)
-    apart = jnp.linalg.norm(turned.votes[..., :, None, :] - capsules.votes[None, :, None], axis=-1)
-    middle = jnp.mean(capsules.votes, 1, keepdims=True)
-    size = jnp.sqrt(jnp.mean(jnp.sum(jnp.square(capsules.votes - middle), -1), -1))
-    alike = jnp.max(jnp.min(apart, -1), -1) < _ALIKE * size[None]
-    away = jnp.sum(jnp.square(turned.votes - votes[None]), (2, 3))
-    best = jnp.argmin(jnp.where(alike | (jnp.arange(12) == 0)[:, None], away, jnp.inf), 0)
-    which = best, jnp.arange(len(best))
-    return capsules._replace(pose=turned.pose[which], votes=turned.votes[which])
+    num = len(used)
+    centre, middle = jnp.mean(offsets, 1), jnp.mean(capsules.votes, 1)
+    arms = jax.lax.complex(*jnp.moveaxis(offsets - centre[:, None], -1, 0))  # [K, N]
+    size = jnp.sqrt(jnp.mean(jnp.square(jnp.abs(arms)), -1))
+    arms = arms / (size[:, None] + _TINY)
+    # What turns capsule k so that its first vote is where j has its m-th: [k, j, m].
+    turns = arms[None] * jnp.conj(arms[:, None, :1])
+    turns = turns / (jnp.abs(turns) + _TINY)
+    apart = jnp.abs(turns[..., None, None] * arms[:, None, None, :, None] - arms[None, :, None, None])
+    apart = jnp.maximum(jnp.max(jnp.min(apart, -1), -1), jnp.max(jnp.min(apart, -2), -1))
+    same = jnp.eye(num, dtype=bool)[..., None] & (jnp.arange(arms.shape[1]) == 0)[None, None]
+    alike = same | (apart < _ALIKE)
+    # Least is the sum of these where the first have the largest.
+    late = jnp.arange(num)[:, None] * jnp.where(used > 0, middle[:, 0], -_FAR)[None]
+    late = jnp.where(jnp.any(alike, -1), late, jnp.inf)
+    ways, capsule = jnp.asarray(list(itertools.permutations(range(num)))), jnp.arange(num)
+    place = ways[jnp.argmin(jnp.sum(late[capsule[None], ways], -1))]
+    linear = jax.lax.complex(capsules.pose[:, 0, 0], capsules.pose[:, 1, 0])[place, None] * turns[capsule, place]
+    upright = jnp.argmax(jnp.where(alike[capsule, place], linear.real, -jnp.inf), -1)
+    linear = linear[capsule, upright] * (size[place] / (size + _TINY))
+    pose = _similarity(linear.real, linear.imag, centre, middle[place])
+    return capsules._replace(
+        log_presence=capsules.log_presence[place],
+        pose=pose,
+        votes=poses.move(pose, offsets),
+        scale=capsules.scale[place],
+    )
 
 
 def _moved(by: Array, capsules: Capsules) -> Capsules:

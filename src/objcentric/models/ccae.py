@@ -62,6 +62,7 @@ class Config:
 
 
 _ABSENT = -1e3  # logarithm of the presence of a capsule that is left out
+_AGAIN = 2  # steps of a fit after capsules have been put in order: those that look alike are not quite the same
 _UNSURE = 0.01  # least and, from 1, largest probability of presence that counts: an encoder may be wrong
 
 
@@ -133,8 +134,7 @@ def make(config: Config) -> CCAE:
 
         Where the encoder is unsure it takes more capsules than there are constellations, and leaving some out is a
         better start. Which is best is told by `information_criterion` and how likely the encoder takes the choice to
-        be: of capsules that are alike, always the same are then there. Of turns by which a capsule looks the same, that
-        is taken which is nearest to what ``seen`` tells.
+        be. Which of capsules that look alike is where is a convention: see `capsules.in_order`.
         """
         present = jnp.clip(jnp.exp(seen.capsules.log_presence), _UNSURE, 1 - _UNSURE)
         capsule, num_starts = jnp.arange(config.num_capsules), len(starts.pose)
@@ -150,11 +150,17 @@ def make(config: Config) -> CCAE:
 
         criteria, found = jax.vmap(one)(choices)
         best = jnp.argmin(criteria)
-        nearest = capsules.turn_alike(jax.tree.map(lambda leaf: leaf[best], found.capsules), seen.capsules.votes)
-        explained = explain(points, nearest)
-        return Seen(nearest, explained, capsules.winner(explained))
+        found = jax.tree.map(lambda leaf: leaf[best], found)
+        offsets = poses.move(poses.invert(seen.capsules.pose), seen.capsules.votes)
+        ordered = capsules.in_order(found.capsules, used(presence, found), offsets)
+        return fit(points, presence, ordered, _AGAIN)
 
     return CCAE(init, infer, explain, fit, refine)
+
+
+def used(presence: Array, seen: Seen) -> Array:
+    """Which capsules win points that are there: ``[K]``, 1 or 0."""
+    return jnp.max(jax.nn.one_hot(seen.winner, len(seen.capsules.log_presence)) * presence[:, None], 0)
 
 
 def information_criterion(presence: Array, seen: Seen) -> Array:
@@ -164,8 +170,7 @@ def information_criterion(presence: Array, seen: Seen) -> Array:
     coordinates they are to explain. Without it a capsule that is not needed shrinks onto one point of another's.
     """
     fit = jnp.sum(jnp.where(presence > 0, seen.explained.log_likelihood, 0.0))
-    used = jax.nn.one_hot(seen.winner, len(seen.capsules.log_presence)) * presence[:, None]
-    numbers = 4 * jnp.sum(jnp.max(used, 0))
+    numbers = 4 * jnp.sum(used(presence, seen))
     return numbers / 2 * jnp.log(jnp.maximum(2 * jnp.sum(presence), 1.0)) - fit
 
 
