@@ -58,7 +58,10 @@ def test_without_labels_a_run_says_what_it_leaves_out(tmp_path, capsys):
 
 
 def test_what_classes_are_told_from(monkeypatch):
-    """Features of the splits they should be of, with the labels of these; transformed images have others."""
+    """Features of the splits they should be of, with the labels of these; transformed images have others.
+
+    Pictures show the same.
+    """
     given, data = [], labelled_images.make_data()
 
     def evaluated(*arguments, **options):
@@ -98,6 +101,14 @@ def test_what_classes_are_told_from(monkeypatch):
         assert noise[1] is None and np.abs(noise[2] - test).max() > 1e-4  # of the test images alone, as released
         np.testing.assert_array_equal(noise[3], data.test["label"])
     assert np.abs(plain[0][2] - plain[1][2]).max() > 1e-3
+
+    def shown(*arrays, object_posterior):
+        for found, name in ((arrays[-1], "prior"), (object_posterior, "posterior")):
+            np.testing.assert_allclose(found, features(data.test, name)[: len(found)], rtol=1e-5)
+        return "shown"
+
+    monkeypatch.setattr(scae.plots_capsules, "reconstructions", shown)
+    assert experiment.figures(params, data.test, jax.random.key(2), {})["reconstructions"] == "shown"
 
 
 def test_features():
