@@ -25,7 +25,7 @@ WEIGHTS = ("likelihood", "too_few", "deformation") + tuple(
 )
 _NONE = -1e9  # logarithm of what a point that is absent adds; finite, for a scene may have none
 EXEMPLARS = 16  # scenes among which one is chosen for each capsule
-MOST = 5  # capsules whose every choice is tried where explanations are refined
+MOST, CHOICES = 5, 1_000  # capsules whose every choice is tried where explanations are refined; choices of them
 TYPICAL = 0.04  # "consistently achieves below 4% error" (thesis): a run with more of it has failed
 BLIND = 0.3  # size of shapes, mean radius, and standard deviation of points, where nothing is known of a scene
 
@@ -106,15 +106,15 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         way it turns: it keeps still, and other capsules explain the points that it leaves. Starts by ``losses.turns``
         get free.
         """
-        fixed = jax.lax.stop_gradient(seen)
+        fixed, fixed_shape = jax.lax.stop_gradient((seen, shape))
         starts = jax.vmap(capsules.turn, (None, 0))(fixed.capsules, jnp.asarray((0.0, *c.turns)))
-        known = jax.lax.stop_gradient(model.refine(points, presence, fixed, starts, c.refine))
+        known = model.refine(fixed_shape, points, presence, fixed, starts, c.refine)
 
         def bound(pose: Array, shape: Array, of: capsules.Capsules) -> Array:
             explained = model.explain(points, of._replace(pose=pose, votes=poses.move(pose, shape)))
             return jnp.sum(known.explained.responsibility * explained.log_share, (1, 2)) @ presence
 
-        told, fixed_shape = seen.capsules, jax.lax.stop_gradient(shape)
+        told = seen.capsules
         taught = [bound(known.capsules.pose, shape, fixed.capsules)]
         value = bound(fixed.capsules.pose if c.pose_scale else told.pose, fixed_shape, told)
         if c.pose_scale:
@@ -139,7 +139,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             fold = jax.vmap(jax.random.fold_in, (0, None))
             nothing = jax.vmap(guess, (0, None, 0))(fold(which, 2), shape, seen.capsules)
             blind = seen._replace(capsules=nothing, explained=jax.vmap(model.explain)(scenes.points, nothing))
-            refine = jax.vmap(functools.partial(model.refine, num_steps=e.refine))
+            refine = jax.vmap(functools.partial(model.refine, shape, num_steps=e.refine))
             fit = jax.vmap(functools.partial(model.fit, num_steps=e.refine))
             found["fitted_winner"] = fit(scenes.points, scenes.presence, seen.capsules).winner
             for name, start in (("refined", seen), ("unguided", blind)):
@@ -265,15 +265,22 @@ def check(config: ConfigDict) -> None:
             "model.decoder='baseline' has no poses and deforms nothing: set model.pose='composed', similarity=False and"
             " losses.deformation=0"
         )
-    for part in ("losses", "evaluate"):
+    all_starts = ("losses", "turns", 1 + len(config.losses.turns)), ("evaluate", "starts", config.evaluate.starts)
+    for part, name, starts in all_starts:
         steps = config[part].refine
         if steps < 0:
             raise UserError(f"{part}.refine={steps}: use 0, for none, or more")
-        known = m.decoder == "capsules" and m.similarity and not m.deformable and m.scale == "scene"
-        if steps and not (known and m.num_capsules <= MOST):
+        known = m.decoder == "capsules" and m.similarity and m.scale == "scene"
+        if steps and not (known and not m.deformable and not m.vote_presence and m.num_capsules <= MOST):
             raise UserError(
                 f"{part}.refine={steps} fits similarities of known shapes: set model.similarity, deformable=False,"
-                f" scale='scene', decoder='capsules' and num_capsules to {MOST} at most, or refine=0"
+                f" vote_presence=False, scale='scene', decoder='capsules' and num_capsules to {MOST} at most, or"
+                " refine=0"
+            )
+        if steps and (1 + starts) ** m.num_capsules > CHOICES:
+            raise UserError(
+                f"{part}.{name}={config[part][name]} would try {(1 + starts) ** m.num_capsules} choices of starts of"
+                f" {m.num_capsules} capsules: use fewer, for {CHOICES} at most"
             )
 
 

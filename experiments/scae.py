@@ -1,6 +1,7 @@
 """SCAE: finds parts, objects and classes of images without labels (thesis, section 6.3.2)."""
 
 import functools
+import itertools
 import os
 import sys
 from collections.abc import Callable
@@ -129,8 +130,9 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         ``posterior_lin_match``: ``final``, with clusters and classifiers of training images (of the first
         ``evaluate.num_train``); else 'lin_match_refit', nmi and ari of the split alone. ``final`` adds figures of the
         same clusters and classifiers on test images that are transformed as in affNIST (``affine_posterior_lin_match``)
-        and on affNIST itself (``affnist_...``), where config.evaluate wants them, and 'lin_match_released', which alone
-        is with noise, where it wants that; ``left_out`` names figures for which labels are missing.
+        and on affNIST itself (``affnist_...``), where config.evaluate wants them, but for 'lin_match_full', and
+        'lin_match_released', which alone is with noise, where it wants that; ``left_out`` names figures for which
+        labels are missing.
 
         What tells of a collapse: `usage`.
         """
@@ -159,9 +161,14 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         left_out = []
         for place, (features, labels) in tests.items():
             of_place = classes(config, train, train_label, features, labels, *(() if place else more))
-            figures |= {f"{place}{figure}": value for figure, value in of_place.items()}
-            missing = clustering.missing(train_label, labels)
-            left_out += [f"{place}{name}_{figure}" for name in FEATURES for figure in missing]
+            # Plain images of training and transformed ones of test are not one set that could be had in full.
+            told = [figure for figure in clustering.FIGURES if not (place and figure == "lin_match_full")]
+            missing = set(clustering.missing(train_label, labels))
+            for name, figure in itertools.product(FEATURES, told):
+                if figure in missing:
+                    left_out.append(f"{place}{name}_{figure}")
+                elif f"{name}_{figure}" in of_place:
+                    figures[f"{place}{name}_{figure}"] = of_place[f"{name}_{figure}"]
         if config.evaluate.released and label is None:
             left_out += [f"{name}_lin_match_released" for name in FEATURES]
         elif config.evaluate.released:

@@ -1,3 +1,5 @@
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,7 @@ from PIL import Image
 
 import objcentric
 from experiments import scae
-from objcentric import explainer
+from objcentric import explainer, plots_capsules
 from objcentric.data import labelled
 from objcentric.errors import UserError
 from objcentric.training import loop
@@ -47,13 +49,44 @@ def test_an_explanation(run):
     told.picture.canvas.draw()
 
 
-def test_it_is_the_model_without_noise(run):
-    model = explainer.make(run.config)
-    x = np.pad(bar() / np.float32(255), ((1, 1), (1, 1), (0, 0)))
-    seen = jax.jit(model.infer)(run.params, None, x, x)
+def test_it_is_the_model_without_noise(run, monkeypatch):
+    """All that is told, and shown."""
+    drawn, signature = [], inspect.signature(plots_capsules.reconstructions)
+    record = lambda *given, **more: drawn.append(signature.bind(*given, **more).arguments)  # noqa: E731
+    monkeypatch.setattr(explainer.plots_capsules, "reconstructions", record)
     told = objcentric.explain(run, bar())
-    np.testing.assert_allclose(told.part_presence, seen.part_presence, rtol=1e-5)
-    np.testing.assert_allclose(told.object_pose, seen.capsules.pose, rtol=1e-4, atol=1e-6)
+    x = np.pad(bar() / np.float32(255), ((1, 1), (1, 1), (0, 0)))
+    model = explainer.make(run.config)
+    seen, pictures = jax.jit(lambda params: looked(model, params, x))(run.params)
+    expected = {
+        "part_presence": seen.part_presence,
+        "part_pose": seen.parts.pose,
+        "template": seen.parts.template,
+        "object_presence": scae.features_of(seen)["prior"],
+        "object_pose": seen.capsules.pose,
+        "responsibility": seen.explained.responsibility[..., 0],
+        "reconstruction": pictures.parts,
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(getattr(told, name), value, rtol=1e-4, atol=1e-6, err_msg=name)
+    joint = np.asarray(seen.explained.log_joint)[..., 0]
+    explained = told.assignment >= 0
+    np.testing.assert_array_equal(told.assignment[explained], joint.argmax(1)[explained])
+    shown = {
+        "images": x,
+        **{name: getattr(pictures, name) for name in ("parts", "objects", "each_part", "each_object")},
+        "part_presence": seen.part_presence,
+        "object_presence": scae.features_of(seen)["prior"],
+        "object_posterior": scae.features_of(seen)["posterior"],
+    }
+    assert len(drawn) == 1 and drawn[0].keys() == shown.keys()
+    for name, value in shown.items():
+        np.testing.assert_allclose(drawn[0][name][0], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def looked(model, params, x):
+    seen = model.infer(params, None, x, x)
+    return seen, model.render(params, seen)
 
 
 def test_folders_and_other_forms_of_an_image_do_as_well(run, folder):

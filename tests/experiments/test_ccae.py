@@ -333,16 +333,16 @@ def test_errors_are_of_the_winners_in_the_scenes_of_the_split(monkeypatch):
     infer = jax.jit(lambda points, presence: jax.vmap(model.infer, (None, None, 0, 0))(params, None, points, presence))
     seen = infer(shown.points, shown.presence)
     fold = jax.vmap(jax.random.fold_in, (0, None))
+    shape = params["generative"]["params"]["static"]
 
     @jax.jit
     def refined(start):
         first = start.capsules
         others = jax.vmap(capsules.disturb)(jax.vmap(lambda key: jax.random.split(key)[1])(fold(keys, 1)), first)
         starts = jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), first, others)
-        refine = jax.vmap(functools.partial(model.refine, num_steps=3))
+        refine = jax.vmap(functools.partial(model.refine, shape, num_steps=3))
         return refine(shown.points, shown.presence, start, starts).winner
 
-    shape = params["generative"]["params"]["static"]
     guesses = jax.vmap(ccae.guess, (0, None, 0))(fold(keys, 2), shape, seen.capsules)
     blind = seen._replace(capsules=guesses, explained=jax.jit(jax.vmap(model.explain))(shown.points, guesses))
     fit = jax.jit(jax.vmap(functools.partial(model.fit, num_steps=3)))
@@ -354,6 +354,14 @@ def test_errors_are_of_the_winners_in_the_scenes_of_the_split(monkeypatch):
         np.testing.assert_array_equal(there, shown.presence > 0)
         assert sizes == [3, len(world.patterns)]
     assert len({np.asarray(winner).tobytes() for winner, *_ in given}) == 4
+
+    drawn = []
+    monkeypatch.setattr(ccae.plots_capsules, "constellations", lambda *arrays, num_capsules: drawn.append(arrays))
+    experiment.figures(params, experiment.data.test, jax.random.key(0), {})
+    some = np.flatnonzero(np.asarray(shown.presence).any(1))[: config.evaluate.num_pictures]
+    expected = shown.points, shown.presence, shown.constellation, seen.winner
+    for found, whole in zip(*drawn, expected, strict=True):
+        np.testing.assert_allclose(found, np.asarray(whole)[some], rtol=1e-5)
 
 
 def test_a_guess_does_not_know_the_scene():
@@ -414,6 +422,9 @@ def test_what_failed():
         ({"losses__refine": -1}, "losses.refine=-1: use 0, for none, or more"),
         ({"evaluate__starts": 0}, "evaluate.starts=0 must be at least 1"),
         ({"model__deformable": True}, "losses.refine=8 fits similarities of known shapes: .* deformable=False"),
+        ({"model__vote_presence": True}, "losses.refine=8 fits similarities of known shapes: .* vote_presence=False"),
+        ({"losses__turns": (1.0,) * 9}, "losses.turns=.* would try 1331 choices of starts of 3 capsules"),
+        ({"evaluate__starts": 10}, "evaluate.starts=10 would try 1331 choices of starts of 3 capsules"),
         ({"model__similarity": False}, "losses.refine=8 fits similarities of known shapes: set model.similarity"),
         (
             {"model__num_capsules": 6, "losses__refine": 0, "losses__pose_scale": 0.0, "losses__turns": ()},

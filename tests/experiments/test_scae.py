@@ -1,6 +1,7 @@
 """The experiment of SCAE on tiny images: it runs from end to end; figures are those of known answers."""
 
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import scipy.io
 
 from configs import scae as configs
 from experiments import scae
+from objcentric import explainer
 from objcentric.data.loader import Data, Stream
 from objcentric.errors import UserError
 from objcentric.metrics import clustering
@@ -32,7 +34,7 @@ def test_a_run(run):
     folder, content = run
     assert (content["steps"], content["num_examples"]) == (4, 13)
     both = [f"{feature}_{name}" for feature in scae.FEATURES for name in clustering.FIGURES]
-    names = {f"{place}{name}" for place in ("", "affine_") for name in both}
+    names = {f"{place}{name}" for place in ("", "affine_") for name in both if not (place and "full" in name)}
     assert names <= content.keys() and "left_out" not in content
     assert all(0 <= content[name] <= 1 for name in names if "ari" not in name)
     assert {"log_likelihood", "part_log_likelihood", "mse", "parts_there", "objects_there"} <= content.keys()
@@ -102,9 +104,13 @@ def test_what_classes_are_told_from(monkeypatch):
         np.testing.assert_array_equal(noise[3], data.test["label"])
     assert np.abs(plain[0][2] - plain[1][2]).max() > 1e-3
 
+    told = explainer.explain(explainer.of_params(config, params), data.test["image"][0])
+
     def shown(*arrays, object_posterior):
+        np.testing.assert_allclose(arrays[1][0], told.reconstruction, rtol=1e-4, atol=1e-6)
+        assert np.abs(arrays[2][0] - told.reconstruction).max() > 1e-3
         for found, name in ((arrays[-1], "prior"), (object_posterior, "posterior")):
-            np.testing.assert_allclose(found, features(data.test, name)[: len(found)], rtol=1e-5)
+            np.testing.assert_allclose(found, features(data.test, name)[: len(found)], rtol=1e-4, atol=1e-6)
         return "shown"
 
     monkeypatch.setattr(scae.plots_capsules, "reconstructions", shown)
@@ -135,7 +141,8 @@ def test_labels_of_tests_alone():
     assert {"prior_nmi", "posterior_lin_match_refit"} <= figures.keys()
     left = ["max_act", "clust_nn", "lin_match", "lin_match_full", "lin_pred"]
     places = [f"{place}{feature}_" for place in ("", "affine_") for feature in scae.FEATURES]
-    assert figures["left_out"] == [f"{place}{name}" for place in places for name in left]
+    names = [f"{place}{name}" for place in places for name in left]
+    assert figures["left_out"] == [name for name in names if not re.fullmatch("affine_.*_full", name)]
     assert {f"{place}nmi" for place in places} <= figures.keys()
 
 

@@ -317,9 +317,9 @@ def ordered(found, used, offsets):
     return jax.device_get(jax.jit(capsules.in_order)(found, np.float32(used), np.stack(offsets)))
 
 
-def assert_votes_are_the_same(a, b):
+def assert_votes_are_the_same(a, b, atol=1e-4):
     apart = np.linalg.norm(a[:, None] - b[None], axis=-1)
-    np.testing.assert_allclose([apart.min(0), apart.min(1)], 0, atol=1e-4)
+    np.testing.assert_allclose([apart.min(0), apart.min(1)], 0, atol=atol)
 
 
 @pytest.mark.parametrize(("degrees", "least"), [(10, 10), (50, -40), (100, 10), (170, -10), (-130, -40)])
@@ -358,3 +358,15 @@ def test_capsules_that_are_not_used_are_last(size):
     seen = ordered(found, (0, 1), offsets)
     np.testing.assert_allclose(seen.votes[0], found.votes[1], atol=1e-4)
     np.testing.assert_allclose(seen.votes[1], found.votes[0], atol=1e-4)
+
+
+def test_a_shape_whose_first_vote_is_in_its_middle_keeps_its_size():
+    """It tells no turn; others do."""
+    offsets = (np.float32([[0, 0], [1, 0], [-0.5, 0.9], [-0.5, -0.9]]),)  # looks the same after a third of a turn
+    found = placed(offsets, degrees=110, along_x=(3,))
+    seen = ordered(found, (1,), offsets)
+    assert_votes_are_the_same(seen.votes[0], found.votes[0], 0.1)
+    np.testing.assert_allclose(np.rad2deg(np.arctan2(*seen.pose[:, ::-1, 0].T)), -10, atol=3)
+    point = (np.zeros((4, 2), np.float32), SQUARE)
+    found = placed(point, along_x=(3, 1))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ordered(found, (1, 1), point), found)

@@ -91,15 +91,15 @@ def test_what_makes_no_sense_is_refused(fields, said):
 
 
 REFINED = dataclasses.replace(SMALL, pose="matrix", similarity=True, scale="scene", deformable=False, noise=0.0)
-search = jax.jit(ccae.make(REFINED).refine, static_argnums=4)
+search = jax.jit(ccae.make(REFINED).refine, static_argnums=5)
 information_criterion = jax.jit(ccae.information_criterion)
 SQUARE = np.float32([[-1, -1], [-1, 1], [1, 1], [1, -1]])
 TRIANGLE = np.float32([[-1, -1], [-1, 1], [1, -1], [-1, -1]])
 
 
-def refine(points, presence, seen, num_steps, others=()):
+def refine(offsets, points, presence, seen, num_steps, others=()):
     starts = jax.tree.map(lambda *leaves: jnp.stack(leaves), seen.capsules, *others)
-    return search(points, presence, seen, starts, num_steps)
+    return search(offsets, points, presence, seen, starts, num_steps)
 
 
 def rough(points, offsets, poses_of, scale=0.1):
@@ -124,16 +124,16 @@ def test_refining_finds_shapes_from_rough_poses():
     points, presence = np.concatenate([true, [[0.0, 0.0]]]), np.array([1.0] * 7 + [0.0])
     offsets = np.stack([SQUARE, TRIANGLE, SQUARE])
     seen = rough(points, offsets, [(0.25, (-0.3, 0.2)), (0.28, (0.2, -0.15)), (0.3, (0.1, 0.2))])
-    better = jax.device_get(refine(points, presence, seen, 20))
+    better = jax.device_get(refine(offsets, points, presence, seen, 20))
     first, second = np.unique(better.winner[:4]), np.unique(better.winner[4:7])
     assert len(first) == len(second) == 1 and first != second
     assert (better.explained.log_likelihood[:7] > seen.explained.log_likelihood[:7]).all()
     for point in true:
         assert np.min(np.linalg.norm(better.capsules.votes - point[None, None], axis=-1)) < 0.02
     elsewhere = np.concatenate([true, [[5.0, 5.0]]])
-    moved = refine(elsewhere, presence, seen, 20)  # what is absent does not matter
+    moved = refine(offsets, elsewhere, presence, seen, 20)  # what is absent does not matter
     np.testing.assert_allclose(moved.capsules.votes, better.capsules.votes, atol=1e-6)
-    same = refine(points, presence, seen, 0)
+    same = refine(offsets, points, presence, seen, 0)
     assert information_criterion(presence, same) <= information_criterion(presence, seen) + 1e-4
 
 
@@ -143,7 +143,7 @@ def test_other_starts_find_what_the_first_does_not():
     presence, offsets = np.ones(8), np.stack([SQUARE, SQUARE, SQUARE])
     seen = rough(points, offsets, [(0.3, (0.0, 0.0)), (0.3, (0.0, 0.0)), (0.5, (0.0, 0.0))])
     other = capsules.disturb(jax.random.key(0), seen.capsules)
-    first, best = (refine(points, presence, seen, 20, others) for others in ((), (other,)))
+    first, best = (refine(offsets, points, presence, seen, 20, others) for others in ((), (other,)))
     criteria = [float(information_criterion(presence, found)) for found in (first, best)]
     assert criteria[1] < criteria[0] - 5
     winner = best.winner
@@ -154,16 +154,17 @@ def test_other_starts_find_what_the_first_does_not():
 def test_a_square_between_two_corners_is_freed_by_a_turned_start(degrees):
     """It alone is turned; that to the right is the first capsule's then, and neither is turned more than need be."""
     points, presence = np.concatenate([0.3 * SQUARE - [[0.4, 0.0]], 0.3 * TRIANGLE[:3] + [[0.4, 0.0]]]), np.ones(7)
-    seen = rough(points, np.stack([SQUARE] * 3), [(0.25, (-0.4, 0.0)), (0.3, (0.4, 0.0)), (0.01, (0.7, 0.3))])
+    offsets = np.stack([SQUARE] * 3)
+    seen = rough(points, offsets, [(0.25, (-0.4, 0.0)), (0.3, (0.4, 0.0)), (0.01, (0.7, 0.3))])
     turned = capsules.turn(seen.capsules, degrees)
     of_first = {name: getattr(seen.capsules, name).at[0].set(getattr(turned, name)[0]) for name in ("pose", "votes")}
     start = seen.capsules._replace(**of_first, log_presence=jnp.log(jnp.asarray([0.9, 0.9, 0.1])))
     start = seen._replace(capsules=start)
-    found = jax.device_get(refine(points, presence, start, 8, [capsules.turn(start.capsules, 45.0)]))
+    found = jax.device_get(refine(offsets, points, presence, start, 8, [capsules.turn(start.capsules, 45.0)]))
     np.testing.assert_array_equal(found.winner, [1] * 4 + [0] * 3)
     np.testing.assert_allclose(np.rad2deg(np.arctan2(*found.capsules.pose[:2, ::-1, 0].T)), 0, atol=1)
     if degrees == 50:
-        assert len(set(refine(points, presence, start, 8).winner[:4].tolist())) > 1
+        assert len(set(refine(offsets, points, presence, start, 8).winner[:4].tolist())) > 1
 
 
 @pytest.mark.parametrize("there", [1, 2])
@@ -172,7 +173,9 @@ def test_of_capsules_that_fit_as_well_the_likeliest_is_there(there):
     points, offsets = 0.3 * TRIANGLE[:3], np.stack([SQUARE, TRIANGLE, SQUARE])
     seen = rough(points, offsets, [(0.28, (0.02, 0.0))] * 3)
     likely = jnp.log(jnp.full(3, 0.3).at[there].set(0.6))
-    better = refine(points, jnp.ones(3), seen._replace(capsules=seen.capsules._replace(log_presence=likely)), 20)
+    better = refine(
+        offsets, points, jnp.ones(3), seen._replace(capsules=seen.capsules._replace(log_presence=likely)), 20
+    )
     first_of_alike = {1: 1, 2: 0}
     assert set(better.winner.tolist()) == {first_of_alike[there]}
 
@@ -183,7 +186,7 @@ def test_a_capsule_that_only_mends_one_point_is_left_out():
     offsets = np.stack([SQUARE, SQUARE, SQUARE])
     seen = rough(points, offsets, [(0.3, (0.0, 0.0)), (0.01, (-0.27, -0.27)), (0.1, (5.0, 5.0))], scale=0.02)
     assert int(seen.winner[0]) == 1 and set(seen.winner[1:].tolist()) == {0}
-    better = refine(points, presence, seen, 20)
+    better = refine(offsets, points, presence, seen, 20)
     assert len(set(better.winner.tolist())) == 1
     both = ccae.Seen(*seen[:2], jnp.asarray([1, 0, 0, 0]))
     fit = float(np.sum(both.explained.log_likelihood))

@@ -185,36 +185,39 @@ def in_order(capsules: Capsules, used: Array, offsets: Array) -> Capsules:
 
     Any of two squares may be where one is, turned by any quarter of a turn. By convention the first capsules are those
     furthest along x, the last ones those that are not used, and poses turn by as little as they can. Each may take the
-    place of one that is alike, its first vote where one of the other's is, its size the other's. Capsules are alike if
-    each vote is then nearer to one of the other's than `_ALIKE` of their distance to the middle.
+    place of one that is alike, turned so that its outermost vote is where one of the other's is, its size the other's.
+    Capsules are alike if each vote of either is then nearer to one of the other's than `_ALIKE` of their distance to
+    the middle: the mean of all votes, so that triangles of four votes are only if the same corner is there twice.
 
     Args:
-      capsules: K capsules of points by similarities, ``used [K]`` or not, 1 or 0.
+      capsules: K capsules of points by similarities, ``used [K]`` or not, 1 or 0. Votes are as likely one as another.
       offsets: ``[K, N, 2]`` of their votes, in their own frames.
 
     Returns:
       capsules that explain points as well, but for how much those that are alike differ.
     """
-    num = len(used)
-    centre, middle = jnp.mean(offsets, 1), jnp.mean(capsules.votes, 1)
+    num, num_votes = offsets.shape[:2]
+    capsule, centre, middle = jnp.arange(num), jnp.mean(offsets, 1), jnp.mean(capsules.votes, 1)
     arms = jax.lax.complex(*jnp.moveaxis(offsets - centre[:, None], -1, 0))  # [K, N]
     size = jnp.sqrt(jnp.mean(jnp.square(jnp.abs(arms)), -1))
     arms = arms / (size[:, None] + _TINY)
-    # What turns capsule k so that its first vote is where j has its m-th: [k, j, m].
-    turns = arms[None] * jnp.conj(arms[:, None, :1])
+    outermost = jnp.argmax(jnp.abs(arms), -1)
+    # What turns capsule k so that its outermost vote is where j has its m-th: [k, j, m].
+    turns = arms[None] * jnp.conj(arms[capsule, outermost])[:, None, None]
     turns = turns / (jnp.abs(turns) + _TINY)
+    same = jnp.eye(num, dtype=bool)[..., None] & (jnp.arange(num_votes)[None] == outermost[:, None])[:, None]
+    turns = jnp.where(same, 1.0, turns)
     apart = jnp.abs(turns[..., None, None] * arms[:, None, None, :, None] - arms[None, :, None, None])
-    apart = jnp.maximum(jnp.max(jnp.min(apart, -1), -1), jnp.max(jnp.min(apart, -2), -1))
-    same = jnp.eye(num, dtype=bool)[..., None] & (jnp.arange(arms.shape[1]) == 0)[None, None]
-    alike = same | (apart < _ALIKE)
+    alike = jnp.maximum(jnp.max(jnp.min(apart, -1), -1), jnp.max(jnp.min(apart, -2), -1)) < _ALIKE
+    pairs = jnp.any(alike, -1)
     # Least is the sum of these where the first have the largest.
-    late = jnp.arange(num)[:, None] * jnp.where(used > 0, middle[:, 0], -_FAR)[None]
-    late = jnp.where(jnp.any(alike, -1), late, jnp.inf)
-    ways, capsule = jnp.asarray(list(itertools.permutations(range(num)))), jnp.arange(num)
+    late = capsule[:, None] * jnp.where(used > 0, middle[:, 0], -_FAR)[None]
+    late = jnp.where(pairs & pairs.T, late, jnp.inf)
+    ways = jnp.asarray(list(itertools.permutations(range(num))))
     place = ways[jnp.argmin(jnp.sum(late[capsule[None], ways], -1))]
     linear = jax.lax.complex(capsules.pose[:, 0, 0], capsules.pose[:, 1, 0])[place, None] * turns[capsule, place]
     upright = jnp.argmax(jnp.where(alike[capsule, place], linear.real, -jnp.inf), -1)
-    linear = linear[capsule, upright] * (size[place] / (size + _TINY))
+    linear = linear[capsule, upright] * jnp.where(place == capsule, 1.0, size[place] / (size + _TINY))
     pose = _similarity(linear.real, linear.imag, centre, middle[place])
     return capsules._replace(
         log_presence=capsules.log_presence[place],

@@ -61,7 +61,7 @@ class Config:
             raise UserError("model.decoder='baseline' has points that do not depend on the input: set model.deformable")
 
 
-_ABSENT = -1e3  # logarithm of the presence of a capsule that is left out
+_ABSENT = -1e3  # logarithm of the presence of a capsule that begins all but absent
 _AGAIN = 2  # steps of a fit after capsules have been put in order: those that look alike are not quite the same
 _UNSURE = 0.01  # least and, from 1, largest probability of presence that counts: an encoder may be wrong
 
@@ -79,7 +79,8 @@ class CCAE(NamedTuple):
     infer: Callable  # (params, key, points [N, 2], presence [N]) -> Seen; without a key (None) there is no noise
     explain: Callable  # (points [N, 2], Capsules) -> Explained
     fit: Callable  # (points [N, 2], presence [N], Capsules, num_steps) -> Seen, by expectation-maximisation
-    # (points [N, 2], presence [N], seen, starts: Capsules of S each, num_steps) -> Seen, the best of many fits
+    # (offsets [K, num_votes, 2], points [N, 2], presence [N], seen, starts: Capsules of S each, num_steps) -> Seen, the
+    # best of many fits
     refine: Callable
 
 
@@ -129,16 +130,17 @@ def make(config: Config) -> CCAE:
         (better, explained), _ = jax.lax.scan(step, (start, explain(points, start)), None, num_steps)
         return Seen(better, explained, capsules.winner(explained))
 
-    def refine(points: Array, presence: Array, seen: Seen, starts: Capsules, num_steps: int) -> Seen:
-        """The best of what `fit` makes of capsules of which each is left out, or begins as in one of ``starts``.
+    def refine(offsets: Array, points: Array, presence: Array, seen: Seen, starts: Capsules, num_steps: int) -> Seen:
+        """The best of what `fit` makes of capsules of which each begins all but absent, or as in one of ``starts``.
 
-        Where the encoder is unsure it takes more capsules than there are constellations, and leaving some out is a
-        better start. Which is best is told by `information_criterion` and how likely the encoder takes the choice to
-        be. Which of capsules that look alike is where is a convention: see `capsules.in_order`.
+        Where the encoder is unsure it takes more capsules than there are constellations, and without some is a better
+        start; they come back where points are left for them. Which is best is told by `information_criterion` and how
+        likely the encoder takes the choice to be. Which of capsules that look alike is where is a convention: see
+        `capsules.in_order`, to which ``offsets`` tell what they look like.
         """
         present = jnp.clip(jnp.exp(seen.capsules.log_presence), _UNSURE, 1 - _UNSURE)
         capsule, num_starts = jnp.arange(config.num_capsules), len(starts.pose)
-        # Of each capsule which start it is, counted from 1, or 0 if it is left out.
+        # Of each capsule which start it is, counted from 1, or 0 if it is absent, wherever it is.
         choices = jnp.asarray(list(itertools.product(range(num_starts + 1), repeat=config.num_capsules))[1:])
 
         def one(choice: Array) -> tuple[Array, Seen]:
@@ -151,7 +153,6 @@ def make(config: Config) -> CCAE:
         criteria, found = jax.vmap(one)(choices)
         best = jnp.argmin(criteria)
         found = jax.tree.map(lambda leaf: leaf[best], found)
-        offsets = poses.move(poses.invert(seen.capsules.pose), seen.capsules.votes)
         ordered = capsules.in_order(found.capsules, used(presence, found), offsets)
         return fit(points, presence, ordered, _AGAIN)
 
