@@ -6,8 +6,10 @@ python launch.py --config=configs/ccae.py:thesis --workdir=runs/ccae_thesis
 python launch.py --config=configs/ccae.py:thesis_baseline --workdir=runs/ccae_thesis_baseline
 python launch.py --config=configs/ccae.py:release --workdir=runs/ccae_release
 
-'fast' is a recipe for two CPU cores; 'baseline' the same with the thesis' simpler decoder; 'thesis', 'thesis_baseline'
-and 'release' train as the thesis and the code released with it do, where they tell (an accelerator is of use).
+'fast' is a recipe for two CPU cores; 'baseline' the thesis' simpler decoder, trained for as long; 'thesis',
+'thesis_baseline' and 'release' train as the thesis and the code released with it do, where they tell (an accelerator is
+of use). The thesis' sparsity losses, to the letter, cannot be meant: see objcentric.models.sparsity, and choose
+--config.losses.sparsity=release for what its text says. Noise in presences it tells of for SCAE; none is here.
 """
 
 from ml_collections import ConfigDict
@@ -52,18 +54,21 @@ def get_config(variant: str = "fast") -> ConfigDict:
 def fast(config: ConfigDict) -> None:
     """A curriculum, and a simpler decoder.
 
-    A constellation alone is soon fitted; then more come in. Poses are learnt much faster as matrices than as angles
-    and scales. With a standard deviation, or a presence, for each vote, capsules get stuck where two votes fit, and
-    others are wide or absent.
+    Capsules have shapes that no input deforms, moved by similarities: as constellations are made, where the thesis'
+    may be deformed and have affine poses. Their offsets begin as the points of constellations. One alone is soon
+    fitted; then more come in, and more of them than in evaluation. Poses are learnt much faster as matrices than as
+    angles and scales. With a standard deviation, or a presence, for each vote, capsules get stuck where two votes fit,
+    and others are wide or absent.
 
     To find shapes among points is a search, to place them a matter of least squares: an encoder alone learns both
-    slowly. Its explanations are refined by expectation-maximisation, as what it is to learn; evaluation tells errors
-    before and after. Which of two capsules that look alike is where is left to a convention, for an encoder that
-    chooses for itself comes to boundaries between its choices that are hard to learn. Without layer norm it learns more
-    in as many steps.
+    slowly. Its explanations are refined by expectation-maximisation, also from capsules that are turned, as what it is
+    to learn; evaluation tells errors before and after. Which of two capsules that look alike is where is a convention.
+    If what teaches is what is nearest to the encoder's own, it learns faster at first, but comes to rest at a larger
+    error. Without layer norm it learns more in as many steps. Sparsity losses, and that against capsules that win one
+    point, are not needed.
 
-    The baseline has nothing to be refined. Losses of the posterior leave a constellation alone to one of its capsules,
-    and fade as several are needed.
+    The baseline has nothing that could be refined; losses of the posterior leave a constellation alone to one of its
+    capsules, and fade as several are needed.
     """
     config.data.allow_empty = False
     config.model.layer_norm = False

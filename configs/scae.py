@@ -125,7 +125,7 @@ def data() -> ConfigDict:
     c.source = "embedded"  # 'embedded' (scikit-learn's digits), 'mnist', 'svhn', 'cifar10', 'affnist', or own images: a
     # folder of PNGs, an .npz or an .npy
     c.path = ""  # folder of the files of a published set; '' means $OBJCENTRIC_DATA/<source>; MNIST is downloaded; of
-    # SVHN and CIFAR-10 also one that TFDS has prepared as array_record: .../svhn_cropped/3.1.0
+    # SVHN and CIFAR-10 also one that TFDS has prepared as array_record: .../svhn_cropped
     c.cache_dir = ""  # of what is downloaded; '' means $OBJCENTRIC_CACHE, else ~/.cache/objcentric
     c.canvas = (32, 32)  # height and width that the model sees, pixels
     c.shift = 0  # images are shifted by up to so many pixels along each axis, anew each time they are seen

@@ -406,6 +406,8 @@ def test_prepared_by_tfds(tmp_path):
     rows = [which[one.tobytes()] for split in (data.train, data.valid) for one in split["image"]]
     assert sizes(data) == [18, 2, 3] and sorted(rows) == list(range(20))
     np.testing.assert_array_equal(np.concatenate([data.train["label"], data.valid["label"]]), rgb(20)[1][rows])
+    versions = loader.load(config(source="cifar10", path=str(tmp_path / "cifar10"), canvas=(32, 32), shift=0))
+    np.testing.assert_array_equal(versions.test["image"], data.test["image"])
     for file in Path(builder.data_dir).glob("*.array_record*"):
         file.unlink()
     with pytest.raises(UserError, match="cannot read .* by TensorFlow Datasets") as error:

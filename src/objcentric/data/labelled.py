@@ -24,10 +24,10 @@ from objcentric.errors import UserError
 MOST_VALID = 5_000  # examples of a published training set that validate: its last tenth, and no more than these
 # Where files of the sets are that must be fetched by hand.
 SOURCES = {
-    "svhn": "train_32x32.mat and test_32x32.mat of ufldl.stanford.edu/housenumbers, or what TFDS prepares as"
-    " array_record",
-    "cifar10": "cifar-10-batches-bin or cifar-10-batches-py of cs.toronto.edu/~kriz/cifar.html, unpacked, or what TFDS"
-    " prepares as array_record",
+    "svhn": "train_32x32.mat and test_32x32.mat of ufldl.stanford.edu/housenumbers, or what is prepared by"
+    " tfds.builder('svhn_cropped', file_format='array_record').download_and_prepare()",
+    "cifar10": "cifar-10-batches-bin or cifar-10-batches-py of cs.toronto.edu/~kriz/cifar.html, unpacked, or what is"
+    " prepared by tfds.builder('cifar10', file_format='array_record').download_and_prepare()",
     "affnist": "the folders of .mat files in 32x/transformed of cs.toronto.edu/~tijmen/affNIST, unpacked",
 }
 # affNIST (T. Tieleman, 2013, cs.toronto.edu/~tijmen/affNIST); each uniform.
@@ -47,8 +47,9 @@ def load(c: ConfigDict) -> dict[str, dict[str, np.ndarray]]:
     - 'embedded': scikit-learn's digits, with a margin of a tenth, as large as ``shift`` allows them to be on the
       canvas; 'mnist'. See `digits.load_digits`.
     - 'svhn', 'cifar10': the published training and test images; of the former the last tenth, but 5000 at most,
-      validates. In ``path``, else in $OBJCENTRIC_DATA/svhn or /cifar10. Nothing is downloaded. A ``path`` that holds a
-      dataset_info.json is read by TensorFlow Datasets, which needs no TensorFlow if it was prepared as array_record.
+      validates. In ``path``, else in $OBJCENTRIC_DATA/svhn or /cifar10. Nothing is downloaded. If that, or a folder in
+      it, holds a dataset_info.json it is read by TensorFlow Datasets, which needs no TensorFlow if it was prepared as
+      array_record.
     - 'affnist': its own three splits, in ``path`` or $OBJCENTRIC_DATA/affnist; see `read_affnist`.
     - a folder of PNGs, an .npz or an .npy: see `images.read`; 80/10/10.
 
@@ -104,15 +105,15 @@ def _own(c: ConfigDict) -> dict[str, Labelled]:
 
 def _svhn(c: ConfigDict) -> dict[str, Labelled]:
     folder = _folder(c)
-    if (folder / "dataset_info.json").is_file():
-        return _published(*_tfds(folder))
+    if prepared := _prepared(folder):
+        return _published(*_tfds(prepared))
     return _published(*(read_svhn(_file(c, folder, f"{kind}_32x32.mat")) for kind in ("train", "test")))
 
 
 def _cifar10(c: ConfigDict) -> dict[str, Labelled]:
     folder = _folder(c)
-    if (folder / "dataset_info.json").is_file():
-        return _published(*_tfds(folder))
+    if prepared := _prepared(folder):
+        return _published(*_tfds(prepared))
     if any(folder.glob("cifar10_batch_*.png")):
         return _shares(read_cifar10_pngs(folder), folder, c.seed)
     names = *(f"data_batch_{i}" for i in range(1, 6)), "test_batch"
@@ -301,6 +302,13 @@ def _read_mat(file: Path) -> dict[str, np.ndarray]:
     except Exception as error:  # scipy raises what it likes on files cut off or changed
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"cannot read {file}, it may be cut off ({reason}): copy or download it again") from error
+
+
+def _prepared(folder: Path) -> Path | None:
+    """Where TensorFlow Datasets can read: there, or in the last of the folders in it, one for each version; or None."""
+    name = "dataset_info.json"
+    found = [folder / name] if (folder / name).is_file() else sorted(folder.glob(f"*/{name}"))
+    return found[-1].parent if found else None
 
 
 def _tfds(folder: Path) -> Sequence[Labelled]:
