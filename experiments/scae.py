@@ -212,7 +212,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         exemplars = choose_exemplars(config, data)
         first = Stage(0, lambda batch: batch | {"exemplars": exemplars})
         stages = (first, Stage(config.curriculum.parts_alone, lambda batch: batch))
-    labels = "label" in data.test
+    labels = "label" in data.valid and "label" in data.test
     return explainer.skeleton(config)._replace(
         data=data._replace(train=loader.joined(data)) if config.data.train_on_all else data,
         loss=loss,
