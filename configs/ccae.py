@@ -64,8 +64,9 @@ def fast(config: ConfigDict) -> None:
     slowly. Its explanations are refined by expectation-maximisation, also from capsules that are turned, as what it is
     to learn; evaluation tells errors before and after. Which of two capsules that look alike is where is a convention.
     If what teaches is what is nearest to the encoder's own, it learns faster at first, but comes to rest at a larger
-    error. Without layer norm it learns more in as many steps. Sparsity losses, and that against capsules that win one
-    point, are not needed.
+    error. Without layer norm it learns more in as many steps, and at a higher rate, if that is reached slowly: else it
+    may come to tell the same of all scenes. Sparsity losses, and that against capsules that win one point, are not
+    needed.
 
     The baseline has nothing that could be refined; losses of the posterior leave a constellation alone to one of its
     capsules, and fade as several are needed.
@@ -76,7 +77,8 @@ def fast(config: ConfigDict) -> None:
         config.model.update(pose="matrix", scale="scene", vote_presence=False, similarity=True, deformable=False)
         config.losses.update(refine=8, pose_scale=0.1, turns=(45.0,))
         config.evaluate.refine = 20
-        config.train.num_steps = 80_000
+        config.optimizer.update(learning_rate=2e-3, warmup_steps=5_000)
+        config.train.num_steps = 60_000
     else:
         config.losses.update(posterior_within=5.0, posterior_between=5.0)
         config.curriculum.posterior = 0.02
