@@ -68,7 +68,8 @@ def fast(config: ConfigDict) -> None:
     may come to tell the same of all scenes. Sparsity losses, and that against capsules that win one point, are not
     needed.
 
-    The baseline has nothing that could be refined; losses of the posterior leave a constellation to one of its capsules.
+    The baseline has nothing that could be refined. Losses of the posterior leave a constellation to one of its
+    capsules.
     """
     config.data.allow_empty = False
     config.model.layer_norm = False
