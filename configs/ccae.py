@@ -164,7 +164,6 @@ def curriculum() -> ConfigDict:
     c = ConfigDict()  # of training scenes; the thesis has none
     # Two in place of data.keep, at first and in the end; near 0, and without empty scenes, there is one constellation.
     c.keep = ()
-    c.posterior = 1.0  # factor of the weights of the posterior losses in the end; it is 1 at first
     c.begin = 0  # all stays as it is at first until this step
     c.steps = 0  # from then on, until it is as in the end
     c.exemplars = False  # whether each capsule's offsets begin as the points of such a scene, of as many points as it

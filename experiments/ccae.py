@@ -38,10 +38,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     model = ccae.make(typed(config))
     c, num_capsules = config.losses, config.model.num_capsules
     keep = config.curriculum.keep or (world.keep,) * 2
-
-    def annealed(start: float, end: float, step: Array) -> Array:
-        """What goes from ``start`` to ``end`` while more constellations come in."""
-        return schedules.geometric(start, end, config.curriculum.steps, config.curriculum.begin)(step)
+    keep_at = schedules.geometric(*keep, config.curriculum.steps, config.curriculum.begin)
 
     def exemplar(key: Array) -> Array:
         """Offsets ``[num_votes, 2]``: points of one of some scenes, one that has as many as there are votes, if any.
@@ -63,7 +60,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     def loss(params: dict, batch: dict, keys: Array, step: Array, aux: Any) -> tuple[Array, tuple[dict, Any]]:
         # Scenes are cheap: each step has new ones, by its own keys, and the rows of the split do not matter.
         keys = jax.vmap(lambda key: jax.random.split(key))(keys)
-        scenes = constellations.batch(world, keys[:, 0], annealed(*keep, step))
+        scenes = constellations.batch(world, keys[:, 0], keep_at(step))
         seen = jax.vmap(model.infer, (None, 0, 0, 0))(params, keys[:, 1], scenes.points, scenes.presence)
         log_prior = jax.vmap(capsules.log_prior_presence)(seen.capsules)
         won = jax.nn.one_hot(seen.winner, num_capsules) * scenes.presence[..., None]
@@ -86,8 +83,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             "too_few": jnp.mean(too_few),
             "prior_within": within,
             "prior_between": between,
-            "posterior_within": posterior_within * annealed(1.0, config.curriculum.posterior, step),
-            "posterior_between": -posterior_between * annealed(1.0, config.curriculum.posterior, step),
+            "posterior_within": posterior_within,
+            "posterior_between": -posterior_between,
             "deformation": jnp.mean(seen.capsules.deformation),
         }
         total = sum(c[name] * term for name, term in terms.items()) - c.likelihood * bound
@@ -248,8 +245,8 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"{what}: use more than 0, and no more than 1; two in the curriculum, or none")
     if not 0 <= config.losses.pose_scale < np.inf:
         raise UserError(f"losses.pose_scale={config.losses.pose_scale}: use 0, for the capsules' own, or more")
-    if config.curriculum.posterior <= 0 or config.curriculum.begin < 0 or config.curriculum.steps < 0:
-        raise UserError(f"curriculum={dict(config.curriculum)}: posterior must be above 0, begin and steps at least 0")
+    if config.curriculum.begin < 0 or config.curriculum.steps < 0:
+        raise UserError(f"curriculum={dict(config.curriculum)}: begin and steps must be at least 0")
     if config.curriculum.exemplars and config.data.allow_empty:
         raise UserError("curriculum.exemplars may be empty scenes: set data.allow_empty=False")
     for name in ("batch_size", "num_pictures"):
