@@ -74,11 +74,11 @@ def of_data(config: ConfigDict, name: str) -> None:
 
 
 def quick(config: ConfigDict) -> None:
-    """Parts that are learnt in some thousands of steps, and then objects of them.
+    """Parts that are learnt alone until they have come to rest, and then objects of them.
 
     Sharper pixels tell sooner which template is whose. A small cost of parts leaves strokes, not blobs that are always
     there: objects of the latter cannot be classes. Objects begin as exemplars: see `scae.make`'s exemplar_error; they
-    learn best at a high rate, of parts that have come to rest. If standard deviations of votes are learnt, they become
+    learn best at a high rate. If standard deviations of votes are learnt, they become
     so wide that any object explains any image. With four heads of 32 units, where the thesis has one of 16 for digits,
     and without layer norm classes come out of objects in far fewer steps.
     """

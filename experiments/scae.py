@@ -37,7 +37,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         raise UserError("data.source is empty: give --config.data.source=IMAGES, a folder of PNGs, an .npz or an .npy")
     model, seer = explainer.make(config), explainer.make(of_all_pixels(config))
     data = loader.load(config.data) if data is None else data
-    check(config, data)
+    affnist = read_affnist(config) if config.evaluate.affnist else None
+    check(config, data, affnist)
     c, canvas = config.losses, tuple(config.data.canvas)
 
     def see(image: Array, key: Array, *, affine: bool) -> Array:
@@ -148,9 +149,8 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         tests = {"": (seen, label)}
         if config.evaluate.affine:
             tests["affine_"] = features_on(params, split["image"], key, True), label
-        if config.evaluate.affnist:
-            images, labels = read_affnist(config)
-            tests["affnist_"] = features_on(params, images, key, False), labels
+        if affnist is not None:
+            tests["affnist_"] = features_on(params, affnist.image, key, False), affnist.label
         train, valid = loader.take(data.train, range(num_fitted(config, data))), data.valid
         train_label, valid_label = train.get("label"), valid.get("label")
         labelled_tests = any(labels is not None for _, labels in tests.values())
@@ -160,15 +160,11 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             more = features_on(params, valid["image"], valid_key, config.data.affine), valid_label
         left_out = []
         for place, (features, labels) in tests.items():
-            of_place = classes(config, train, train_label, features, labels, *(() if place else more))
             # Plain images of training and transformed ones of test are not one set that could be had in full.
-            told = [figure for figure in clustering.FIGURES if not (place and figure == "lin_match_full")]
-            missing = set(clustering.missing(train_label, labels))
-            for name, figure in itertools.product(FEATURES, told):
-                if figure in missing:
-                    left_out.append(f"{place}{name}_{figure}")
-                elif f"{name}_{figure}" in of_place:
-                    figures[f"{place}{name}_{figure}"] = of_place[f"{name}_{figure}"]
+            of_place = classes(config, train, train_label, features, labels, *more, full=not place)
+            figures |= {f"{place}{name}": value for name, value in of_place.items()}
+            missing = [n for n in clustering.missing(train_label, labels) if not (place and n == "lin_match_full")]
+            left_out += [f"{place}{name}_{figure}" for name, figure in itertools.product(FEATURES, missing)]
         if config.evaluate.released and label is None:
             left_out += [f"{name}_lin_match_released" for name in FEATURES]
         elif config.evaluate.released:
@@ -273,14 +269,15 @@ def classes(
     label: np.ndarray | None,
     valid: dict | None = None,
     valid_label: np.ndarray | None = None,
+    full: bool = True,
 ) -> dict[str, float]:
     """Figures of `clustering.evaluate` of both features; without those of training images, of these alone."""
-    figures = {}
+    figures, num_clusters = {}, config.evaluate.num_clusters or None
     for name in FEATURES if label is not None else ():
         features, labels = (seen, None) if train is None else (train, train_label)
         more = None if valid is None else (valid[name], valid_label)
         of_one = clustering.evaluate(
-            features[name], labels, seen[name], label, more, seed=0, num_clusters=config.evaluate.num_clusters or None
+            features[name], labels, seen[name], label, more, seed=0, num_clusters=num_clusters, full=full
         )
         figures |= {f"{name}_{figure}": value for figure, value in of_one.items()}
     return figures
@@ -308,12 +305,14 @@ def usage(seen: dict) -> dict[str, float]:
     }
 
 
-def read_affnist(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
-    """Test images uint8 ``[M, 40, 40, 1]`` and labels ``[M]`` of affNIST."""
+def read_affnist(config: ConfigDict) -> labelled.Labelled:
+    """Test images uint8 ``[M, 40, 40, 1]`` and labels ``[M]`` of affNIST; UserError if the model takes other ones."""
+    if tuple(config.data.canvas) != (40, 40) or config.model.channels != 1:
+        raise UserError("evaluate.affnist has images of 40x40x1: set data.canvas=(40, 40), or affnist=''")
     return labelled.read_affnist(os.path.expandvars(config.evaluate.affnist), "test", config.evaluate.num_affnist)
 
 
-def check(config: ConfigDict, data: loader.Data) -> None:
+def check(config: ConfigDict, data: loader.Data, affnist: labelled.Labelled | None) -> None:
     """UserError where the config, or config and data, do not make sense."""
     if config.data.name != "labelled":
         raise UserError(f"data.name={config.data.name!r} has no whole images: use 'labelled'")
@@ -337,11 +336,9 @@ def check(config: ConfigDict, data: loader.Data) -> None:
     splits = [split for split in data if isinstance(split, dict)]  # a stream's labels are read in the end alone
     labels = [split["label"] for split in splits if "label" in split]
     few = {f"data.num_{name}": len(getattr(data, name).get("label", ())) for name in ("valid", "test")}
-    if config.evaluate.affnist:
-        if tuple(config.data.canvas) != (40, 40) or config.model.channels != 1:
-            raise UserError("evaluate.affnist has images of 40x40x1: set data.canvas=(40, 40), or affnist=''")
-        labels.append(read_affnist(config)[1])  # what is missing is told before training
-        few["evaluate.num_affnist"] = len(labels[-1])
+    if affnist is not None:
+        labels.append(affnist.label)
+        few["evaluate.num_affnist"] = len(affnist.label)
     many, wanted = len(np.unique(np.concatenate(labels))) if labels else 0, config.evaluate.num_clusters
     if 0 < wanted < many:
         raise UserError(f"evaluate.num_clusters={wanted} cannot match {many} classes: use {many} or more")

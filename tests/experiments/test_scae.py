@@ -97,9 +97,10 @@ def test_what_classes_are_told_from(monkeypatch):
         np.testing.assert_array_equal(more[1], data.valid["label"])
         for found, split in ((train, data.train), (test, data.test), (more[0], data.valid)):
             np.testing.assert_allclose(found, features(split, name)[: len(found)], rtol=1e-5)
-        assert options == {"seed": 0, "num_clusters": None}
+        assert options == {"seed": 0, "num_clusters": None, "full": True}
+        assert transformed[5]["full"] is False  # plain images of training and transformed ones are not one set
         np.testing.assert_array_equal(transformed[0], train)
-        assert transformed[4] is None and np.abs(transformed[2] - test).max() > 1e-4
+        assert np.abs(transformed[2] - test).max() > 1e-4
         assert noise[1] is None and np.abs(noise[2] - test).max() > 1e-4  # of the test images alone, as released
         np.testing.assert_array_equal(noise[3], data.test["label"])
     assert np.abs(plain[0][2] - plain[1][2]).max() > 1e-3

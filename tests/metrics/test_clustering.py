@@ -159,6 +159,7 @@ def test_more_examples_count_in_the_full_protocol_alone():
     total = len(train[1]) + len(test[1]) + len(labels)
     assert figures.pop("lin_match_full") == pytest.approx(1 - len(labels) / total)
     assert figures == {n: v for n, v in clustering.evaluate(*train, *test, seed=0).items() if n != "lin_match_full"}
+    assert figures == clustering.evaluate(*train, *test, (more, labels), seed=0, full=False)
     with pytest.raises(UserError, match=r"labels \(more\) have shape"):
         clustering.evaluate(*train, *test, (more, labels[1:]), seed=0)
 

@@ -39,6 +39,7 @@ def evaluate(
     *,
     seed: int,
     num_clusters: int | None = None,
+    full: bool = True,
 ) -> dict[str, float]:
     """All of ``FIGURES`` that the given labels allow (`missing` names the others); {} without test labels.
 
@@ -48,6 +49,7 @@ def evaluate(
       more: features and labels that lin_match_full counts, too: those of the validation split.
       seed: of k-means.
       num_clusters: by default as many as there are classes.
+      full: whether to tell lin_match_full, too, which is of one set of data: not if test examples were transformed.
 
     Returns:
       max_act, clust_nn, lin_pred: as the functions of these names.
@@ -83,19 +85,20 @@ def evaluate(
         "ari": float(adjusted_rand_score(labels_test, assigned_test)),
     }
     if labels_train is not None:
-        everything = [features_train, features_test]
-        if more is not None:
-            everything.append(_both(features_train, more[0])[1])
-            labels = np.concatenate([labels, _labels(more[1], everything[-1], "more")])
-        full = cluster(np.concatenate(everything), num_clusters, seed=seed).assigned
         data = features_train, labels_train, features_test, labels_test
         figures |= {
             "max_act": max_act(*data),
             "clust_nn": clust_nn(clusters.centroids, *data),
             "lin_match": lin_match(clusters.assigned, labels_train, assigned_test, labels_test),
-            "lin_match_full": lin_match(full, labels, full, labels),
             "lin_pred": lin_pred(*data),
         }
+    if labels_train is not None and full:
+        everything = [features_train, features_test]
+        if more is not None:
+            everything.append(_both(features_train, more[0])[1])
+            labels = np.concatenate([labels, _labels(more[1], everything[-1], "more")])
+        assigned = cluster(np.concatenate(everything), num_clusters, seed=seed).assigned
+        figures["lin_match_full"] = lin_match(assigned, labels, assigned, labels)
     return {name: figures[name] for name in FIGURES if name in figures}
 
 
