@@ -88,7 +88,8 @@ def objective() -> ConfigDict:
 
 def optimizer() -> ConfigDict:
     c = ConfigDict()
-    c.name = "adam"  # 'adam', 'rmsprop' (momentum 0.9, as the papers) or 'rmsprop_tf' (the same, as TensorFlow has it)
+    c.name = "adam"  # 'adam', 'muon' (of weights of dense layers and convolutions; for all others NAdam), 'rmsprop'
+    # (momentum 0.9, as the papers) or 'rmsprop_tf' (the same, as TensorFlow has it)
     c.learning_rate = 5e-4  # at 1e-3 some seeds settle where they look before they know what they look for
     c.warmup_steps = 0  # linear warm-up from 0
     c.decay = "cosine"  # 'constant', 'cosine' (to 0 at the last step), 'stairs' or 'exponential'

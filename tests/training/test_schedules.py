@@ -1,6 +1,7 @@
 """Schedules at known steps, and the optimizer against updates worked out by hand."""
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -127,6 +128,31 @@ def fill_labels(params):
 def test_unknown_names(fields, name):
     with pytest.raises(UserError, match=name):
         schedules.make_optimizer(make_config(**fields), 100)
+
+
+def test_muon_moves_matrices_as_far_in_all_directions():
+    """All singular values of a first update are about the same; its entries are about as large as Adam's.
+
+    All that is no dense layer's weights has Adam with Nesterov momentum: a bias, stacked weights, a table.
+    """
+    optimizer = schedules.make_optimizer(make_config(name="muon", learning_rate=0.01, clip_norm=0.0), 100)
+    kernel = jax.random.normal(jax.random.key(0), (30, 50)) * jnp.logspace(0, 1, 50)[None]
+    others = {"bias": jnp.full(50, 3.0), "kernels": jnp.full((2, 3, 3), -0.5), "table": jnp.full((4, 3), 2.0)}
+    both = {"dense": {"kernel": kernel, **others}, "convolution": {"kernel": kernel.reshape(2, 3, 5, 50)}}
+    grads = {"inference": both, "baseline": {"kernel": kernel}}
+    update = optimizer.update(grads, optimizer.init(grads), grads)[0]
+    dense = update["inference"]["dense"]
+    values = np.linalg.svd(dense["kernel"], compute_uv=False)
+    assert values.min() > 0.6 * values.max()
+    polar = np.linalg.svd(-kernel)
+    np.testing.assert_allclose(dense["kernel"], 0.01 * 0.2 * np.sqrt(50) * polar[0] @ polar[2][:30], atol=0.0035)
+    assert 0.5 < np.sqrt(np.mean(np.square(dense["kernel"]))) / (0.01 * 0.2) < 1.5
+    convolution = update["inference"]["convolution"]["kernel"]
+    np.testing.assert_allclose(convolution.reshape(30, 50), dense["kernel"], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(update["baseline"]["kernel"], 10 * dense["kernel"], rtol=1e-4, atol=1e-6)
+    nadam = optax.nadam(0.01)
+    expected = nadam.update(others, nadam.init(others))[0]
+    chex.assert_trees_all_close({name: dense[name] for name in others}, expected, rtol=1e-5)
 
 
 def test_rmsprop_of_tensorflow():

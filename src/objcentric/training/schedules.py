@@ -53,7 +53,8 @@ def learning_rate(c: ConfigDict, num_steps: int) -> optax.Schedule:
     return optax.join_schedules([warmup, after], [c.warmup_steps])
 
 
-_OPTIMIZERS = ("adam", "rmsprop", "rmsprop_tf")
+_OPTIMIZERS = ("adam", "muon", "rmsprop", "rmsprop_tf")
+_RMS = 0.2  # of updates of matrices by Muon, in units of the rate: about what they are by Adam (Liu et al., 2025)
 
 
 def make_optimizer(c: ConfigDict, num_steps: int, restart: int = 0) -> optax.GradientTransformation:
@@ -78,11 +79,27 @@ def make_optimizer(c: ConfigDict, num_steps: int, restart: int = 0) -> optax.Gra
 
         if c.name == "rmsprop_tf":  # as TensorFlow has it: the first steps are small, not large
             scale = optax.rmsprop(rate, momentum=0.9, eps=c.eps, eps_in_sqrt=True, initial_scale=1.0)
+        elif c.name == "muon":
+            scale = optax.contrib.muon(
+                rate, adam_learning_rate=rate, consistent_rms=_RMS, muon_weight_dimension_numbers=matrices
+            )
         else:
             scale = optax.adam(rate) if c.name == "adam" else optax.rmsprop(rate, momentum=0.9)
         return optax.chain(optax.clip_by_global_norm(c.clip_norm), scale) if c.clip_norm else scale
 
     return partition(optimizer(1.0), optimizer(c.baseline_factor))
+
+
+def matrices(params: Any) -> Any:
+    """What Muon (Jordan et al., 2024) takes for matrices: leaves ``kernel [..., out]``; None for the rest: NAdam's."""
+
+    def one(path: tuple, leaf: Array) -> optax.contrib.MuonDimensionNumbers | None:
+        if getattr(path[-1], "key", None) != "kernel":
+            return None
+        last = leaf.ndim - 1
+        return optax.contrib.MuonDimensionNumbers(tuple(range(last)), (last,))
+
+    return jax.tree.map_with_path(one, params)
 
 
 def partition(
