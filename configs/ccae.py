@@ -77,7 +77,7 @@ def fast(config: ConfigDict) -> None:
         config.model.update(pose="matrix", scale="scene", vote_presence=False, similarity=True, deformable=False)
         config.losses.update(refine=8, pose_scale=0.1, turns=(45.0,))
         config.evaluate.refine = 20
-        config.optimizer.update(learning_rate=2e-3, warmup_steps=5_000)
+        config.optimizer.update(name="muon", learning_rate=2e-3, warmup_steps=5_000)
         config.train.num_steps = 60_000
     else:
         config.losses.update(posterior_within=5.0, posterior_between=5.0)
