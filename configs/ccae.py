@@ -64,9 +64,9 @@ def fast(config: ConfigDict) -> None:
     slowly. Its explanations are refined by expectation-maximisation, also from capsules that are turned, as what it is
     to learn; evaluation tells errors before and after. Which of two capsules that look alike is where is a convention.
     If what teaches is what is nearest to the encoder's own, it learns faster at first, but comes to rest at a larger
-    error. Without layer norm it learns more in as many steps, and at a higher rate, if that is reached slowly: else it
-    may come to tell the same of all scenes. Sparsity losses, and that against capsules that win one point, are not
-    needed.
+    error. Without layer norm it learns more in as many steps, by Muon far more, and at a higher rate, if that is
+    reached slowly: else it may come to tell the same of all scenes. Sparsity losses, and that against capsules that win
+    one point, are not needed.
 
     The baseline has nothing that could be refined. Losses of the posterior leave a constellation to one of its
     capsules.
