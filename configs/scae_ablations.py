@@ -1,11 +1,13 @@
 """Table 6.3.2 of the thesis: SCAEs without some of their components.
 
+python launch.py --config=configs/scae_ablations.py:short --workdir=runs/scae_ablations_short
 python launch.py --config=configs/scae_ablations.py --workdir=runs/scae_ablations
 python launch.py --config=configs/scae_ablations.py:mnist --workdir=runs/scae_ablations_mnist
 python launch.py --config=configs/scae_ablations.py:mnist_thesis --workdir=runs/scae_ablations_thesis
 
 'embedded' is on scikit-learn's digits, and on these transformed as in affNIST; 'mnist' on MNIST and its 40x40 version,
 and on the latter's transformed digits in place of affNIST, which --config.runs.mnist40.evaluate.affnist=FOLDER adds.
+'short' is 'embedded' with fewer steps and one seed.
 'mnist_thesis' and 'mnist_release' are the same with the presets of configs/scae.py, and want an accelerator.
 
 Every ablation is trained in a run's folder of its own; those that are finished are not done again. Some differ by 6 to
@@ -19,6 +21,7 @@ from configs import scae
 
 VARIANTS = {
     "embedded": ("embedded",),
+    "short": ("embedded",),
     "mnist": ("mnist", "mnist40"),
     "mnist_thesis": ("mnist_thesis", "mnist40_thesis"),
     "mnist_release": ("mnist_release", "mnist40_release"),
@@ -52,6 +55,10 @@ def get_config(variant: str = "embedded") -> ConfigDict:
     for name in VARIANTS[variant]:
         config.runs[name] = scae.get_config(name)
         del config.runs[name].seeds
-    if variant == "embedded":
+    if "embedded" in config.runs:
         config.runs.embedded.evaluate.affine = True
+    if variant == "short":
+        config.seeds = (0,)
+        config.runs.embedded.curriculum.parts_alone = 12_000
+        config.runs.embedded.train.num_steps = 15_000
     return config

@@ -40,7 +40,7 @@ def test_the_config_has_all_rows_and_each_changes_fields_that_there_are(variant)
         assert len({run.to_json() for run in runs.values()}) == len(runs) == 13
         fields = {tuple(sorted(flat(run))) for run in runs.values()}
         assert len(fields) == 1  # none has a field of its own, which nothing would read
-    with pytest.raises(ValueError, match="write one of :embedded, :mnist"):
+    with pytest.raises(ValueError, match="write one of :embedded, :short, :mnist"):
         configs.get_config("all")
 
 
