@@ -91,6 +91,7 @@ PLAIN = (  # the encoder is its own teacher
 ALL = ("curriculum.parts_fixed", False)  # parts and objects learn together
 SETTINGS = [
     Setting("ccae"),
+    Setting("ccae", (("optimizer.name", "adam"),)),
     Setting("ccae", PLAIN),
     Setting("ccae", (*PLAIN, ("model.num_capsules", 12))),
     Setting("ccae:baseline"),
