@@ -136,19 +136,19 @@ def test_muon_moves_matrices_as_far_in_all_directions():
     All that is no dense layer's weights has Adam with Nesterov momentum: a bias, stacked weights, a table.
     """
     optimizer = schedules.make_optimizer(make_config(name="muon", learning_rate=0.01, clip_norm=0.0), 100)
-    kernel = jax.random.normal(jax.random.key(0), (30, 50)) * jnp.logspace(0, 1, 50)[None]
+    kernel = jax.random.normal(jax.random.key(0), (120, 200)) * jnp.logspace(0, 1, 200)[None]
     others = {"bias": jnp.full(50, 3.0), "kernels": jnp.full((2, 3, 3), -0.5), "table": jnp.full((4, 3), 2.0)}
-    both = {"dense": {"kernel": kernel, **others}, "convolution": {"kernel": kernel.reshape(2, 3, 5, 50)}}
+    both = {"dense": {"kernel": kernel, **others}, "convolution": {"kernel": kernel.reshape(4, 6, 5, 200)}}
     grads = {"inference": both, "baseline": {"kernel": kernel}}
     update = optimizer.update(grads, optimizer.init(grads), grads)[0]
     dense = update["inference"]["dense"]
     values = np.linalg.svd(dense["kernel"], compute_uv=False)
     assert values.min() > 0.6 * values.max()
     polar = np.linalg.svd(-kernel)
-    np.testing.assert_allclose(dense["kernel"], 0.01 * 0.2 * np.sqrt(50) * polar[0] @ polar[2][:30], atol=0.0035)
+    np.testing.assert_allclose(dense["kernel"], 0.01 * 0.2 * np.sqrt(200) * polar[0] @ polar[2][:120], atol=0.0035)
     assert 0.5 < np.sqrt(np.mean(np.square(dense["kernel"]))) / (0.01 * 0.2) < 1.5
     convolution = update["inference"]["convolution"]["kernel"]
-    np.testing.assert_allclose(convolution.reshape(30, 50), dense["kernel"], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(convolution.reshape(120, 200), dense["kernel"], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(update["baseline"]["kernel"], 10 * dense["kernel"], rtol=1e-4, atol=1e-6)
     nadam = optax.nadam(0.01)
     expected = nadam.update(others, nadam.init(others))[0]
