@@ -73,15 +73,16 @@ def fast(config: ConfigDict) -> None:
     """
     config.data.allow_empty = False
     config.model.layer_norm = False
+    config.optimizer.name = "muon"
     if config.model.decoder != "baseline":  # whose features tell location, precision and presence of each point
         config.model.update(pose="matrix", scale="scene", vote_presence=False, similarity=True, deformable=False)
         config.losses.update(refine=8, pose_scale=0.1, turns=(45.0,))
         config.evaluate.refine = 20
-        config.optimizer.update(name="muon", learning_rate=2e-3, warmup_steps=5_000)
+        config.optimizer.update(learning_rate=2e-3, warmup_steps=5_000)
         config.train.num_steps = 60_000
     else:
         config.losses.update(posterior_within=5.0, posterior_between=5.0)
-        config.optimizer.update(name="muon", learning_rate=3e-4, warmup_steps=3_000)
+        config.optimizer.update(learning_rate=3e-4, warmup_steps=3_000)
         config.train.num_steps = 128_000  # each takes .47 of the time: nothing is refined
     config.losses.update(prior_within=0.0, prior_between=0.0, too_few=0.0)
     config.curriculum.update(keep=(0.02, 0.75), begin=2_000, steps=2_000, exemplars=True)

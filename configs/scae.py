@@ -78,9 +78,9 @@ def quick(config: ConfigDict) -> None:
 
     Sharper pixels tell sooner which template is whose. A small cost of parts leaves strokes, not blobs that are always
     there: objects of the latter cannot be classes. Objects begin as exemplars: see `scae.make`'s exemplar_error; they
-    learn best at a high rate. If standard deviations of votes are learnt, they become
-    so wide that any object explains any image. With four heads of 32 units, where the thesis has one of 16 for digits,
-    and without layer norm classes come out of objects in far fewer steps.
+    learn best at a high rate. If standard deviations of votes are learnt, they become so wide that any object explains
+    any image; if they are much smaller than here, an object explains too few of its class. With four heads of 32 units,
+    where the thesis has one of 16 for digits, and without layer norm classes come out of objects in far fewer steps.
     """
     config.model.update(heads=max(4, config.model.heads), units=max(32, config.model.units), layer_norm=False)
     config.model.update(output_std=0.3, template_gain=10.0, part_weight="ink")

@@ -163,7 +163,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
             # Plain images of training and transformed ones of test are not one set that could be had in full.
             of_place = classes(config, train, train_label, features, labels, *more, full=not place)
             figures |= {f"{place}{name}": value for name, value in of_place.items()}
-            missing = [n for n in clustering.missing(train_label, labels) if not (place and n == "lin_match_full")]
+            missing = clustering.missing(train_label, labels, full=not place)
             left_out += [f"{place}{name}_{figure}" for name, figure in itertools.product(FEATURES, missing)]
         if config.evaluate.released and label is None:
             left_out += [f"{name}_lin_match_released" for name in FEATURES]

@@ -180,6 +180,9 @@ def test_missing_labels():
         assert set(figures) | set(left_out) == set(clustering.FIGURES) and not set(figures) & set(left_out)
         assert all(value == every[name] for name, value in figures.items())
     assert clustering.missing(labels, labels_test) == ()
+    for given in ((None, labels_test), (labels, None)):
+        told = clustering.missing(*given, full=False)
+        assert told == tuple(name for name in clustering.missing(*given) if name != "lin_match_full")
     assert clustering.missing(None, None) == clustering.missing(labels, None) == clustering.FIGURES
     assert clustering.evaluate(train, labels, test, None, seed=0) == {}
 

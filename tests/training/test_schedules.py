@@ -133,7 +133,7 @@ def test_unknown_names(fields, name):
 def test_muon_moves_matrices_as_far_in_all_directions():
     """All singular values of a first update are about the same; its entries are about as large as Adam's.
 
-    All that is no dense layer's weights has Adam with Nesterov momentum: a bias, stacked weights, a table.
+    What is no dense layer's or convolution's has Adam with Nesterov momentum: a bias, stacked weights, a table.
     """
     optimizer = schedules.make_optimizer(make_config(name="muon", learning_rate=0.01, clip_norm=0.0), 100)
     kernel = jax.random.normal(jax.random.key(0), (120, 200)) * jnp.logspace(0, 1, 200)[None]
@@ -145,7 +145,8 @@ def test_muon_moves_matrices_as_far_in_all_directions():
     values = np.linalg.svd(dense["kernel"], compute_uv=False)
     assert values.min() > 0.6 * values.max()
     polar = np.linalg.svd(-kernel)
-    np.testing.assert_allclose(dense["kernel"], 0.01 * 0.2 * np.sqrt(200) * polar[0] @ polar[2][:120], atol=0.0035)
+    direction = polar[0] @ polar[2][:120]  # whose norm is the root of 120
+    assert np.sum(dense["kernel"] * direction) > 0.95 * np.sqrt(120) * np.linalg.norm(dense["kernel"])
     assert 0.5 < np.sqrt(np.mean(np.square(dense["kernel"]))) / (0.01 * 0.2) < 1.5
     convolution = update["inference"]["convolution"]["kernel"]
     np.testing.assert_allclose(convolution.reshape(120, 200), dense["kernel"], rtol=1e-4, atol=1e-6)
