@@ -14,7 +14,7 @@ from objcentric import plots_capsules
 from objcentric.data import constellations, loader
 from objcentric.errors import UserError
 from objcentric.metrics import clustering
-from objcentric.models import capsules, ccae, sparsity
+from objcentric.models import capsule_fits, capsules, ccae, sparsity
 from objcentric.models.model import fields_of
 from objcentric.nn import poses
 from objcentric.training import parallel, schedules
@@ -104,7 +104,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         get free.
         """
         fixed, fixed_shape = jax.lax.stop_gradient((seen, shape))
-        starts = jax.vmap(capsules.turn, (None, 0))(fixed.capsules, jnp.asarray((0.0, *c.turns)))
+        starts = jax.vmap(capsule_fits.turn, (None, 0))(fixed.capsules, jnp.asarray((0.0, *c.turns)))
         known = model.refine(fixed_shape, points, presence, fixed, starts, c.refine)
 
         def bound(pose: Array, shape: Array, of: capsules.Capsules) -> Array:
@@ -121,7 +121,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
 
     def several(key: Array, first: capsules.Capsules) -> capsules.Capsules:
         """Starts of a search: capsules, and others that are disturbed."""
-        starts = jax.vmap(capsules.disturb, (0, None))(jax.random.split(key, config.evaluate.starts), first)
+        starts = jax.vmap(capsule_fits.disturb, (0, None))(jax.random.split(key, config.evaluate.starts), first)
         return jax.tree.map(lambda one, all_of_them: all_of_them.at[0].set(one), first, starts)
 
     @functools.partial(jax.jit, static_argnames="search")

@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 
 from configs import base
 from objcentric.data.loader import Data
+from objcentric.training import parallel
+from objcentric.training import step as training_step
 from objcentric.training.experiment import Experiment
 
 
@@ -101,3 +103,13 @@ def learn_by_heart(experiment: Experiment, batch: dict, num_steps: int, learning
     train = jax.jit(lambda params: jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(num_steps)))
     (params, _), metrics = train(params)
     return params, metrics
+
+
+def one_step(experiment: Experiment, num_devices: int) -> tuple[dict, dict]:
+    """What a step along the gradient of a batch of 8 makes of `filled` parameters, and its metrics, on the host."""
+    experiment, devices = filled(experiment._replace(optimizer=optax.sgd(1.0))), jax.devices()[:num_devices]
+    state = jax.tree.map(lambda leaf: leaf[None], training_step.init_state(experiment, jnp.uint32(0)))
+    data, numbers = parallel.replicate(experiment.data.train, devices), np.arange(num_devices, dtype=np.int32)
+    train = parallel.make_train(experiment, 1, 8, devices)
+    state, metrics = train(parallel.replicate(state, devices), data, None, parallel.shard(numbers, devices))
+    return jax.device_get((state.params, metrics))

@@ -3,6 +3,7 @@
 import functools
 import json
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,7 @@ from configs import ccae as configs
 from experiments import ccae
 from objcentric.data import constellations
 from objcentric.errors import UserError
-from objcentric.models import capsules
+from objcentric.models import capsule_fits, capsules
 from objcentric.models import ccae as ccae_model
 from objcentric.training import loop, restore
 from tests.experiments import labelled_images, scenes
@@ -123,6 +124,14 @@ def test_terms_are_of_the_capsules_that_win_points_that_are_there():
     }
     for name, value in expected.items():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
+
+
+def test_four_devices_are_one():
+    """Sparsity losses are of the whole batch."""
+    fields = {f"losses__posterior_{axis}": 1.0 for axis in ("within", "between")}
+    experiment = ccae.build(labelled_images.make_constellations("release", train__batch_size=8, **fields))
+    one, four = (scenes.one_step(experiment, num_devices) for num_devices in (1, 4))
+    chex.assert_trees_all_close(four, one, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("variant", ["thesis", "release", "thesis_baseline"])
@@ -338,7 +347,7 @@ def test_errors_are_of_the_winners_in_the_scenes_of_the_split(monkeypatch):
     @jax.jit
     def refined(start):
         first = start.capsules
-        others = jax.vmap(capsules.disturb)(jax.vmap(lambda key: jax.random.split(key)[1])(fold(keys, 1)), first)
+        others = jax.vmap(capsule_fits.disturb)(jax.vmap(lambda key: jax.random.split(key)[1])(fold(keys, 1)), first)
         starts = jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), first, others)
         refine = jax.vmap(functools.partial(model.refine, shape, num_steps=3))
         return refine(shown.points, shown.presence, start, starts).winner

@@ -5,6 +5,7 @@ import re
 import shutil
 from types import SimpleNamespace
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ import scipy.io
 from configs import scae as configs
 from experiments import scae
 from objcentric import explainer
+from objcentric.data import labelled
 from objcentric.data.loader import Data, Stream
 from objcentric.errors import UserError
 from objcentric.metrics import clustering
@@ -167,6 +169,58 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(form):
     np.testing.assert_allclose(loss, sum(weights[name] * terms[name] for name in weights), rtol=1e-5)
     assert metrics["posterior_between"] <= 0  # minus an entropy: that of the batch is to be high
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize("sobel", [False, True])
+def test_terms_are_of_what_objects_make_of_the_batch(sobel):
+    """Worked out from what the model sees of the same images, edges of which are the target where that is wanted."""
+    fields = dict(data__sobel=sobel, data__shift=0, model__channels=3, model__pixel_stride=1)
+    fields |= dict(model__vote_std=0.5, losses__num_classes=3.0)
+    config, data = labelled_images.make_config(**fields), labelled_images.make_data(3)
+    experiment, model = scenes.filled(scae.build(config, data=data)), explainer.make(config)
+    params, images = experiment.init(None)[0], data.train["image"][:4]
+    keys = jax.random.split(jax.random.key(1), 4)
+    metrics = jax.jit(experiment.loss)(params, {"image": jnp.asarray(images)}, keys, 0, ())[1][0]
+
+    @jax.jit
+    def look():
+        x = jnp.pad(images / np.float32(255), ((0, 0), (1, 1), (1, 1), (0, 0)))
+        y = jax.vmap(labelled.sobel_target)(x) if sobel else x
+        noise = jax.vmap(lambda key: jax.random.split(key)[1])(keys)
+        return jax.vmap(model.infer, (None, 0, 0, 0))(params, noise, x, y)
+
+    seen = jax.device_get(look())
+    told, explained = seen.capsules, seen.explained
+    p = np.exp(told.log_presence + told.log_vote_presence.max(-1))
+    mass = explained.responsibility.sum((1, 3))
+    entropy = lambda mass: -np.sum(mass / mass.sum(-1, keepdims=True) * np.log(mass / mass.sum(-1, keepdims=True)), -1)  # noqa: E731
+    upright = np.square((told.pose[..., :2] - np.eye(2)) / scae.TILT).sum((2, 3))
+    expected = {
+        "log_likelihood": seen.log_likelihood.mean(),
+        "part_log_likelihood": seen.part_log_likelihood.mean(),
+        "part_presence": np.exp(seen.parts.log_presence).sum(1).mean(),
+        "prior_within": np.mean((p.sum(1) - 4 / 3) ** 2),
+        "prior_between": np.mean((p.sum(0) - 4 / 3) ** 2),
+        "posterior_within": entropy(mass).mean(),
+        "posterior_between": -entropy(mass.sum(0)),
+        "deformation": told.deformation.mean(),
+        "upright": np.sum(p * upright, 1).mean() / 2,
+        "objects_there": p.sum(1).mean(),
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
+    evaluated = experiment.evaluate(params, data.test, jax.random.key(0), final=False)["log_likelihood"]
+    x = jnp.pad(data.test["image"] / np.float32(255), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    y = jax.vmap(labelled.sobel_target)(x) if sobel else x
+    quiet = jax.jit(jax.vmap(lambda x, y: model.infer(params, None, x, y).log_likelihood))(x, y)
+    np.testing.assert_allclose(evaluated, np.mean(quiet), rtol=1e-4)
+
+
+def test_four_devices_are_one():
+    """Sparsity losses are of the whole batch."""
+    experiment = scae.build(labelled_images.make_config(train__batch_size=8), data=labelled_images.make_data())
+    one, four = (scenes.one_step(experiment, num_devices) for num_devices in (1, 4))
+    chex.assert_trees_all_close(four, one, rtol=1e-3, atol=1e-4)
 
 
 def test_parts_may_learn_alone_at_first():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from objcentric.errors import UserError
-from objcentric.models import capsules, ccae
+from objcentric.models import capsule_fits, capsules, ccae
 from objcentric.nn import poses
 
 SMALL = ccae.Config(hidden=8, blocks=1, heads=2, units=4, features=6, noise=2.0)
@@ -55,7 +55,7 @@ def test_there_is_noise_in_training_alone():
 
 
 def test_noise_is_uniform():
-    (noise,) = ccae.presence_noise(jax.random.key(0), 2.0, (4000,))
+    (noise,) = capsules.presence_noise(jax.random.key(0), 2.0, (4000,))
     assert (float(noise.min()), float(noise.max())) == pytest.approx((-2, 2), abs=0.01)
     assert float(noise.std()) == pytest.approx(4 / 12**0.5, abs=0.03)
 
@@ -142,7 +142,7 @@ def test_other_starts_find_what_the_first_does_not():
     points = np.concatenate([0.2 * SQUARE + [[-0.35, 0.0]], 0.2 * SQUARE + [[0.35, 0.0]]])
     presence, offsets = np.ones(8), np.stack([SQUARE, SQUARE, SQUARE])
     seen = rough(points, offsets, [(0.3, (0.0, 0.0)), (0.3, (0.0, 0.0)), (0.5, (0.0, 0.0))])
-    other = capsules.disturb(jax.random.key(0), seen.capsules)
+    other = capsule_fits.disturb(jax.random.key(0), seen.capsules)
     first, best = (refine(offsets, points, presence, seen, 20, others) for others in ((), (other,)))
     criteria = [float(information_criterion(presence, found)) for found in (first, best)]
     assert criteria[1] < criteria[0] - 5
@@ -156,11 +156,11 @@ def test_a_square_between_two_corners_is_freed_by_a_turned_start(degrees):
     points, presence = np.concatenate([0.3 * SQUARE - [[0.4, 0.0]], 0.3 * TRIANGLE[:3] + [[0.4, 0.0]]]), np.ones(7)
     offsets = np.stack([SQUARE] * 3)
     seen = rough(points, offsets, [(0.25, (-0.4, 0.0)), (0.3, (0.4, 0.0)), (0.01, (0.7, 0.3))])
-    turned = capsules.turn(seen.capsules, degrees)
+    turned = capsule_fits.turn(seen.capsules, degrees)
     of_first = {name: getattr(seen.capsules, name).at[0].set(getattr(turned, name)[0]) for name in ("pose", "votes")}
     start = seen.capsules._replace(**of_first, log_presence=jnp.log(jnp.asarray([0.9, 0.9, 0.1])))
     start = seen._replace(capsules=start)
-    found = jax.device_get(refine(offsets, points, presence, start, 8, [capsules.turn(start.capsules, 45.0)]))
+    found = jax.device_get(refine(offsets, points, presence, start, 8, [capsule_fits.turn(start.capsules, 45.0)]))
     np.testing.assert_array_equal(found.winner, [1] * 4 + [0] * 3)
     np.testing.assert_allclose(np.rad2deg(np.arctan2(*found.capsules.pose[:2, ::-1, 0].T)), 0, atol=1)
     if degrees == 50:

@@ -71,6 +71,69 @@ def test_noise_moves_presences_alone():
     np.testing.assert_array_equal(quiet.votes, noisy.votes)
 
 
+def looked(key=None, presence=None, **fields):
+    """What an OCAE makes of five parts, by params that are none of them 0; its relations; and its explanation."""
+    model, params = alone(**fields)
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.1 * jnp.sin(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), params
+    )
+    parts = jax.random.normal(jax.random.key(1), (5, 7))
+    seen = model.infer(params, key, parts, jnp.ones(5) if presence is None else presence)
+    pose = seen.votes[1] + 0.3
+    return jax.device_get((seen, model.relations(params), model.explain(seen, pose), pose))
+
+
+def is_similarity(pose):
+    return np.allclose(pose[..., 0, 0], pose[..., 1, 1], atol=1e-6) and np.allclose(
+        pose[..., 0, 1], -pose[..., 1, 0], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("similarity", [False, True])
+def test_all_poses_may_be_similarities(similarity):
+    """Row c of table 6.3.2: OVs, OPs and so votes."""
+    seen, relations, *_ = looked(similarity=similarity)
+    for pose in (seen.pose, relations, seen.votes):
+        assert is_similarity(pose) == similarity
+
+
+def test_objects_may_not_be_deformed():
+    """Row c of table 6.3.2: votes then are what OVs make of what was learnt."""
+    for deformable in (True, False):
+        seen, relations, *_ = looked(deformable=deformable)
+        votes = jax.jit(poses.compose)(seen.pose[:, None], relations)
+        assert (seen.deformation > 1e-3) == (not np.allclose(votes, seen.votes, atol=1e-4)) == deformable
+
+
+@pytest.mark.parametrize("mixture", capsules.MIXTURES)
+@pytest.mark.parametrize("dummy", [0.0, 0.3])
+def test_the_mixture_is_the_one_that_is_wanted(mixture, dummy):
+    seen, _, explained, pose = looked(mixture=mixture, dummy=dummy)
+    again = capsules.explain_poses(jnp.asarray(pose), jax.tree.map(jnp.asarray, seen), mixture=mixture, dummy=dummy)
+    np.testing.assert_allclose(explained.log_likelihood, again.log_likelihood, rtol=1e-4)
+    others = {(mixture, dummy) for mixture in capsules.MIXTURES for dummy in (0.0, 0.3)} - {(mixture, dummy)}
+    for name, value in others:
+        assert np.any(np.abs(looked(mixture=name, dummy=value)[2].log_likelihood - explained.log_likelihood) > 1e-3)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"hidden": 6}, {"initial_presence": 0.1}, {"vote_std": 0.2}, {"mask": "release"}, {"pose": "matrix"}]
+)
+def test_each_field_changes_what_is_seen(fields):
+    presence = jnp.asarray([0.9, 0.1, 0.5, 1.0, 0.3])
+    plain, other = (looked(presence=presence, **each)[0] for each in ({}, fields))
+    changed = [name for name, a, b in zip(plain._fields, plain, other, strict=True) if not np.array_equal(a, b)]
+    alone = {"initial_presence": ["log_presence"], "vote_std": ["scale"], "pose": ["pose", "votes"]}
+    (field,) = fields
+    assert changed == alone.get(field, changed) and changed
+
+
+def test_without_noise_logits_stay():
+    still, moved = (looked(jax.random.key(2), noise=noise)[0].log_presence for noise in (0.0, 2.0))
+    np.testing.assert_array_equal(still, looked(noise=2.0)[0].log_presence)
+    assert np.all(still != moved)
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [

@@ -49,6 +49,48 @@ def test_noise_is_off_without_a_key():
         assert (np.abs(one - other) > 1e-4).any(), path
 
 
+@pytest.mark.parametrize("weight", ["presence", "ink"])
+def test_what_objects_are_told_of_parts(monkeypatch, weight):
+    """Section 6.2.3 and the release: poses, 1 - presence, special features, templates; and presences, as a mask."""
+    told, real = [], ocae.make
+
+    def spying(*args):
+        model = real(*args)
+
+        def infer(params, key, parts, presence):
+            told.append((parts, presence))
+            return model.infer(params, key, parts, presence)
+
+        return model._replace(infer=infer)
+
+    monkeypatch.setattr(ocae, "make", spying)
+    model, params = scae.make(PARTS, dataclasses.replace(OBJECTS, part_weight=weight)), made()[2]
+
+    def look():
+        seen = model.infer(params, None, X, X)
+        return seen, *told[-1]
+
+    seen, described, mask = jax.device_get(jax.jit(look)())
+    pose, template = seen.parts.pose.reshape(3, 6), seen.parts.template.reshape(3, -1)
+    expected = np.concatenate([pose, 1 - seen.part_presence[:, None], seen.parts.features, template], -1)
+    np.testing.assert_allclose(described, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(mask, seen.part_presence)
+    assert (weight == "ink") == bool(np.any(np.abs(mask - np.exp(seen.parts.log_presence)) > 1e-4))
+
+
+@pytest.mark.parametrize(("of_parts", "of_objects"), [(2.0, 0.0), (0.0, 2.0), (0.0, 0.0)])
+def test_parts_and_objects_have_noise_of_their_own(of_parts, of_objects):
+    """Rows b of table 6.3.2: each moves no logits but its own."""
+    parts, objects = dataclasses.replace(PARTS, part_noise=of_parts), dataclasses.replace(OBJECTS, noise=of_objects)
+    model, params = scae.make(parts, objects), made()[2]
+    run = jax.jit(model.infer)
+    quiet, noisy = (run(params, key, X, X) for key in (None, jax.random.key(3)))
+    assert np.any(quiet.parts.log_presence != noisy.parts.log_presence) == bool(of_parts)
+    if not of_parts:  # else objects see other parts
+        assert np.any(quiet.capsules.log_presence != noisy.capsules.log_presence) == bool(of_objects)
+        np.testing.assert_array_equal(quiet.capsules.votes, noisy.capsules.votes)
+
+
 def test_only_special_features_learn_from_objects():
     """Section 6.2.3: neither poses, presences nor templates please the objects."""
     _, _, grads = slope("part_log_likelihood")

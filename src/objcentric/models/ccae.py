@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from objcentric.errors import UserError
-from objcentric.models import capsules
+from objcentric.models import capsule_fits, capsules
 from objcentric.models.capsules import Capsules, Explained, ObjectDecoder
 from objcentric.models.model import check_fields
 from objcentric.nn import poses
@@ -56,7 +56,7 @@ class Config:
             },
             positive=("num_capsules", "num_votes", "hidden", "features"),
         )
-        check_mixture(self)
+        capsules.check_mixture(self)
         if self.decoder == "baseline" and not self.deformable:
             raise UserError("model.decoder='baseline' has points that do not depend on the input: set model.deformable")
 
@@ -90,21 +90,21 @@ def make(config: Config) -> CCAE:
     encoder = SetTransformer(
         c.blocks, c.heads, c.units, c.features, c.num_capsules, c.layer_norm, c.inducing, c.mask, c.pooling
     )
-    parts = "points" if config.decoder == "capsules" else "plain_points"
+    parts = "points" if c.decoder == "capsules" else "plain_points"
     decoder = ObjectDecoder(
-        config.num_votes,
+        c.num_votes,
         parts,
-        hidden=config.hidden,
-        similarity=config.similarity,
-        deformable=config.deformable,
-        pose=config.pose,
-        vote_presence=config.vote_presence,
-        scale=config.scale,
+        hidden=c.hidden,
+        similarity=c.similarity,
+        deformable=c.deformable,
+        pose=c.pose,
+        vote_presence=c.vote_presence,
+        scale=c.scale,
     )
 
     def init(key: Array) -> dict:
         encoder_key, decoder_key = jax.random.split(key)
-        features = jnp.zeros((config.num_capsules, config.features))
+        features = jnp.zeros((c.num_capsules, c.features))
         return {
             "inference": encoder.init(encoder_key, jnp.zeros((1, 2)), jnp.ones(1)),
             "generative": decoder.init(decoder_key, features),
@@ -112,19 +112,19 @@ def make(config: Config) -> CCAE:
 
     def infer(params: dict, key: Array | None, points: Array, presence: Array) -> Seen:
         features = encoder.apply(params["inference"], points, presence)
-        noise = presence_noise(key, config.noise, (config.num_capsules,), (config.num_capsules, config.num_votes))
+        noise = capsules.presence_noise(key, c.noise, (c.num_capsules,), (c.num_capsules, c.num_votes))
         seen = decoder.apply(params["generative"], features, *noise)
         explained = explain(points, seen)
         return Seen(seen, explained, capsules.winner(explained))
 
     def explain(points: Array, seen: Capsules) -> Explained:
-        return capsules.explain_points(points, seen, mixture=config.mixture, dummy=config.dummy)
+        return capsules.explain_points(points, seen, mixture=c.mixture, dummy=c.dummy)
 
     def fit(points: Array, presence: Array, start: Capsules, num_steps: int) -> Seen:
         """Expectation-maximisation: who is where is known roughly, for known shapes the rest is least squares."""
 
         def step(carry: tuple, _: None) -> tuple[tuple, None]:
-            better = capsules.refit(points, presence, *carry)
+            better = capsule_fits.refit(points, presence, *carry)
             return (better, explain(points, better)), None
 
         (better, explained), _ = jax.lax.scan(step, (start, explain(points, start)), None, num_steps)
@@ -136,12 +136,12 @@ def make(config: Config) -> CCAE:
         Where the encoder is unsure it takes more capsules than there are constellations, and without some is a better
         start; they come back where points are left for them. Which is best is told by `information_criterion` and how
         likely the encoder takes the choice to be. Which of capsules that look alike is where is a convention: see
-        `capsules.in_order`, to which ``offsets`` tell what they look like.
+        `capsule_fits.in_order`, to which ``offsets`` tell what they look like.
         """
         present = jnp.clip(jnp.exp(seen.capsules.log_presence), _UNSURE, 1 - _UNSURE)
-        capsule, num_starts = jnp.arange(config.num_capsules), len(starts.pose)
+        capsule, num_starts = jnp.arange(c.num_capsules), len(starts.pose)
         # Of each capsule which start it is, counted from 1, or 0 if it is absent, wherever it is.
-        choices = jnp.asarray(list(itertools.product(range(num_starts + 1), repeat=config.num_capsules))[1:])
+        choices = jnp.asarray(list(itertools.product(range(num_starts + 1), repeat=c.num_capsules))[1:])
 
         def one(choice: Array) -> tuple[Array, Seen]:
             of_each = Capsules(*(leaf[choice - 1, capsule] for leaf in starts[:-1]), starts.deformation[0])
@@ -153,7 +153,7 @@ def make(config: Config) -> CCAE:
         criteria, found = jax.vmap(one)(choices)
         best = jnp.argmin(criteria)
         found = jax.tree.map(lambda leaf: leaf[best], found)
-        ordered = capsules.in_order(found.capsules, used(presence, found), offsets)
+        ordered = capsule_fits.in_order(found.capsules, used(presence, found), offsets)
         return fit(points, presence, ordered, _AGAIN)
 
     return CCAE(init, infer, explain, fit, refine)
@@ -173,20 +173,3 @@ def information_criterion(presence: Array, seen: Seen) -> Array:
     fit = jnp.sum(jnp.where(presence > 0, seen.explained.log_likelihood, 0.0))
     numbers = 4 * jnp.sum(used(presence, seen))
     return numbers / 2 * jnp.log(jnp.maximum(2 * jnp.sum(presence), 1.0)) - fit
-
-
-def presence_noise(key: Array | None, width: float, *shapes: tuple[int, ...]) -> tuple[Array | None, ...]:
-    """Noise in +-width for logits of each of ``shapes``, or None for none: without a key there is no training."""
-    if key is None or not width:
-        return (None,) * len(shapes)
-    keys = jax.random.split(key, len(shapes))
-    return tuple(
-        jax.random.uniform(k, shape, minval=-width, maxval=width) for k, shape in zip(keys, shapes, strict=True)
-    )
-
-
-def check_mixture(config: object) -> None:
-    if not 0 <= config.dummy < float("inf"):
-        raise UserError(f"model.dummy={config.dummy}: use 0, for none, or more")
-    if config.noise < 0:
-        raise UserError(f"model.noise={config.noise}: use 0 or more")

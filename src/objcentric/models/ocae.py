@@ -15,7 +15,6 @@ from jax import Array
 from objcentric.errors import UserError
 from objcentric.models import capsules
 from objcentric.models.capsules import Capsules, Explained, ObjectDecoder
-from objcentric.models.ccae import check_mixture, presence_noise
 from objcentric.models.model import check_fields
 from objcentric.nn import poses
 from objcentric.nn.set_transformer import SetTransformer
@@ -51,7 +50,7 @@ class Config:
         choices = {"object_encoder": ("set_transformer", "mlp"), "mixture": capsules.MIXTURES}
         choices |= {"pose": tuple(poses.KINDS), "part_weight": ("presence", "ink")}
         check_fields(self, choices=choices, positive=("num_capsules", "features", "hidden"))
-        check_mixture(self)
+        capsules.check_mixture(self)
         if not 0 <= self.vote_std < float("inf"):
             raise UserError(f"model.vote_std={self.vote_std}: use 0, to learn it, or more")
         if not 0 < self.initial_presence < 1:
@@ -93,7 +92,7 @@ def make(config: Config, num_parts: int, width: int) -> OCAE:
         }
 
     def infer(params: dict, key: Array | None, parts: Array, presence: Array) -> Capsules:
-        noise = presence_noise(key, c.noise, (num,), (num, num_parts))
+        noise = capsules.presence_noise(key, c.noise, (num,), (num, num_parts))
         return decoder.apply(params["generative"], encoder.apply(params["inference"], parts, presence), *noise)
 
     def explain(seen: Capsules, pose: Array) -> Explained:

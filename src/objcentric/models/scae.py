@@ -12,7 +12,6 @@ from jax import Array
 
 from objcentric.models import capsules, ocae, pcae
 from objcentric.models.capsules import Capsules, Explained
-from objcentric.models.ccae import presence_noise
 from objcentric.models.pcae import Parts
 
 
@@ -63,7 +62,7 @@ def make(part_config: pcae.Config, object_config: ocae.Config) -> SCAE:
 
     def infer_parts(params: dict, key: Array | None, x: Array, y: Array) -> tuple[Parts, Array]:
         part_key, pixel_key = (None, None) if key is None else jax.random.split(key)
-        (noise,) = presence_noise(part_key, part_config.part_noise, (part_config.num_parts,))
+        (noise,) = capsules.presence_noise(part_key, part_config.part_noise, (part_config.num_parts,))
         parts = part_model.encode(of(params, "parts"), noise, x)
         drawn = parts.pose, parts.log_presence, parts.template
         return parts, part_model.log_likelihood(of(params, "parts"), *drawn, y, pixel_key)
