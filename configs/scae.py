@@ -86,7 +86,7 @@ def quick(config: ConfigDict) -> None:
     config.model.update(output_std=0.3, template_gain=10.0, part_weight="ink")
     config.model.update(pose="matrix", relative=True, vote_std=0.04, initial_presence=0.1)
     config.losses.update(part_presence=1.0, deformation=30.0, upright=0.5)
-    # The thesis' weights are for batches twice as large, with the square of whose size prior_between grows.
+    # Found by trial; that of prior_between grows with the square of the batch's size, which is half the thesis'.
     config.losses.update(parts=1.0, prior_within=1.0, prior_between=0.7, posterior_within=5.0, posterior_between=5.0)
     config.curriculum.update(parts_alone=36_000, parts_fixed=True)
     config.train.num_steps = 40_000

@@ -19,12 +19,12 @@ from ml_collections import ConfigDict
 
 from configs import scae
 
-VARIANTS = {
-    "embedded": ("embedded",),
-    "short": ("embedded",),
-    "mnist": ("mnist", "mnist40"),
-    "mnist_thesis": ("mnist_thesis", "mnist40_thesis"),
-    "mnist_release": ("mnist_release", "mnist40_release"),
+VARIANTS = {  # data, and the preset of configs/scae.py, if any
+    "embedded": (("embedded",), ""),
+    "short": (("embedded",), ""),
+    "mnist": (("mnist", "mnist40"), ""),
+    "mnist_thesis": (("mnist", "mnist40"), "_thesis"),
+    "mnist_release": (("mnist", "mnist40"), "_release"),
 }
 
 
@@ -52,8 +52,10 @@ def get_config(variant: str = "embedded") -> ConfigDict:
     )
     config.figure = "posterior_lin_match"  # of a run, that is compared (thesis: LIN-MATCH)
     config.runs = ConfigDict()  # of every data set the config of all its runs, but for what an ablation changes
-    for name in VARIANTS[variant]:
-        config.runs[name] = scae.get_config(name)
+    names, preset = VARIANTS[variant]
+    for name in names:
+        config.runs[name] = scae.get_config(name + preset)
+        config.runs[name].data.train_on_all = False  # what is compared are figures of test images, also in the thesis
         del config.runs[name].seeds
     if "embedded" in config.runs:
         config.runs.embedded.evaluate.affine = True

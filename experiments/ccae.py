@@ -156,8 +156,9 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         ``final``, and with ``evaluate.refine``, also ``fitted_error``, after so many steps of expectation-maximisation
         of the encoder's explanations, ``refined_error``, after a search that begins with them, and ``unguided_error``,
         which tells what the encoder is needed for: after one that begins with a `guess`.
-        ``log_likelihood``: nats of a scene; ``capsules``: how many are there in the mean, a priori, and ``active``: the
-        share of scenes in which each wins points.
+        ``log_likelihood``: nats of a scene; ``active``: the share of scenes in which each capsule wins points;
+        ``capsules``: how many are there in the mean, a priori, which means nothing if neither sparsity losses nor
+        ``losses.too_few`` see to it, for the normalised mixture knows presences up to a factor.
         """
         of_batch = functools.partial(look, search=final and config.evaluate.refine > 0)
         seen = in_batches(of_batch, params, split, key, config.evaluate.batch_size)
@@ -268,11 +269,12 @@ def check(config: ConfigDict) -> None:
         if steps < 0:
             raise UserError(f"{part}.refine={steps}: use 0, for none, or more")
         known = m.decoder == "capsules" and m.similarity and m.scale == "scene"
+        known &= m.mixture == "normalised" and not m.dummy  # what belongs to whom are shares
         if steps and not (known and not m.deformable and not m.vote_presence and m.num_capsules <= MOST):
             raise UserError(
                 f"{part}.refine={steps} fits similarities of known shapes: set model.similarity, deformable=False,"
-                f" vote_presence=False, scale='scene', decoder='capsules' and num_capsules to {MOST} at most, or"
-                " refine=0"
+                f" vote_presence=False, scale='scene', mixture='normalised', dummy=0, decoder='capsules' and"
+                f" num_capsules to {MOST} at most, or refine=0"
             )
         if steps and (1 + starts) ** m.num_capsules > CHOICES:
             raise UserError(

@@ -7,6 +7,7 @@ recipes whose parts are fixed before objects begin (curriculum.parts_fixed) feat
 'release_mask' is not in the thesis' table: see `set_transformer.log_bias`.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict
 
 from experiments import scae
 from experiments.results_table import markdown_lines
-from objcentric.errors import UserError
+from objcentric.errors import Diverged, UserError
 from objcentric.training import loop
 from objcentric.training.study import Result
 
@@ -61,13 +62,18 @@ def study(config: ConfigDict, folder: Path) -> Result:
 
     Returns:
       of each seed ``<data>/<ablation>``, and ``<data>_affine/<ablation>``, ``<data>_affnist/<ablation>`` where a run
-      evaluates on these: the figure ``config.figure``. `table` is written to table.md.
+      evaluates on these: the figure ``config.figure``, but for ablations of which no seed stays finite. `table` is
+      written to table.md.
     """
     check(config)
     per_seed: dict[int, dict[str, float]] = {seed: {} for seed in config.seeds}
     for data in config.runs:
         for ablation in config.ablations:
-            content = loop.run(run_config(config, data, ablation), folder / f"{data}_{ablation}", scae.build)
+            try:
+                content = loop.run(run_config(config, data, ablation), folder / f"{data}_{ablation}", scae.build)
+            except Diverged as error:  # what a component is for, too
+                print(f"{data}_{ablation}: {error}", file=sys.stderr)
+                continue
             for seed, figures in zip(config.seeds, content["per_seed"], strict=True):
                 per_seed[seed] |= figures_of(config.figure, data, ablation, figures)
     (folder / "table.md").write_text(table(config, list(per_seed.values())))
@@ -86,12 +92,18 @@ def figures_of(figure: str, data: str, ablation: str, figures: dict[str, Any]) -
 def table(config: ConfigDict, per_seed: list[dict[str, float]]) -> str:
     """Markdown: a row for each ablation; mean % and (sample std) of the seeds on each data set, and the thesis'."""
     columns = list(dict.fromkeys(name.split("/")[0] for name in per_seed[0]))
+    if not columns:
+        raise Diverged("no ablation has figures, all have diverged: try a smaller optimizer.learning_rate of its runs")
     thesis = ["thesis: MNIST", "40x40 MNIST", "affNIST"]
     rows = [["ablation", *columns, *thesis]]
     for ablation in config.ablations:
         cells = []
         for column in columns:
-            values = 100 * np.array([seed[f"{column}/{ablation}"] for seed in per_seed])
+            name = f"{column}/{ablation}"
+            values = 100 * np.array([seed[name] for seed in per_seed if name in seed])
+            if not len(values):
+                cells.append("diverged")
+                continue
             cells.append(f"{values.mean():.1f} ({values.std(ddof=1) if len(values) > 1 else 0:.1f})")
         rows.append([ablation.replace("_", " "), *cells, *THESIS.get(ablation, ("–",) * len(thesis))])
     return "\n".join([*markdown_lines(rows), ""])

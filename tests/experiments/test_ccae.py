@@ -432,6 +432,8 @@ def test_what_failed():
         ({"evaluate__starts": 0}, "evaluate.starts=0 must be at least 1"),
         ({"model__deformable": True}, "losses.refine=8 fits similarities of known shapes: .* deformable=False"),
         ({"model__vote_presence": True}, "losses.refine=8 fits similarities of known shapes: .* vote_presence=False"),
+        ({"model__mixture": "unnormalised"}, "losses.refine=8 fits .* mixture='normalised'"),
+        ({"model__dummy": 0.1}, "losses.refine=8 fits .* dummy=0"),
         ({"losses__turns": (1.0,) * 9}, "losses.turns=.* would try 1331 choices of starts of 3 capsules"),
         ({"evaluate__starts": 10}, "evaluate.starts=10 would try 1331 choices of starts of 3 capsules"),
         ({"model__similarity": False}, "losses.refine=8 fits similarities of known shapes: set model.similarity"),

@@ -34,6 +34,8 @@ def make_config(**fields):
 def test_the_config_has_all_rows_and_each_changes_fields_that_there_are(variant):
     config = configs.get_config(variant)
     assert config.ablations == tuple(scae_ablations.THESIS)
+    assert list(config.runs) == (["mnist", "mnist40"] if "mnist" in variant else ["embedded"])  # as the thesis' columns
+    assert not any(run.data.train_on_all for run in config.runs.values())
     for data in config.runs:
         runs = {name: scae_ablations.run_config(config, data, name) for name in config.ablations}
         assert all(run.seeds == config.seeds for run in runs.values())
@@ -61,6 +63,25 @@ def test_the_study(tmp_path, monkeypatch):
     assert figures["figures"]["embedded/full"]["mean"] == pytest.approx(0.5 + 0.01 * special)
     assert full.startswith(f"| full | {50 + special:.1f} (0.0) | {40 + special:.1f} (0.0)")
     assert (tmp_path / "embedded_no_special_features" / "eval.json").exists()
+
+
+def test_an_ablation_that_diverges_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
+    def build(config):
+        if not config.model.special_features:
+            return linear.build(config, bad=lambda params, step: True)
+        return linear.measuring(config, {"posterior_lin_match": 0.5})
+
+    monkeypatch.setattr(scae, "build", build)
+    config = make_config()
+    config.runs.embedded.train.num_steps = 40
+    figures = study.run(config, tmp_path / "some", scae_ablations.study)
+    assert set(figures["figures"]) == {"embedded/full"}
+    full, without = (tmp_path / "some" / "table.md").read_text().splitlines()[2:]
+    assert full.startswith("| full | 50.0 (0.0) |") and without.startswith("| no special features | diverged |")
+    assert "embedded_no_special_features: loss or gradient is not finite" in capsys.readouterr().err
+    config.ablations = ("no_special_features",)
+    with pytest.raises(UserError, match="all have diverged"):
+        study.run(config, tmp_path / "none", scae_ablations.study)
 
 
 def test_the_table():

@@ -121,13 +121,13 @@ class PartEncoder(nn.Module):
         for features, stride in zip(self.features, self.strides, strict=True):
             x = nn.relu(Conv(features, (3, 3), (stride, stride), padding="VALID")(x))
         x += self.param("place", nn.initializers.normal(0.01), x.shape)
+        output = nn.Dense(self.num_parts * self.size, name="output")
         if self.pooling == "linear":
-            return nn.Dense(self.num_parts * self.size, name="output")(x.reshape(-1)).reshape(self.num_parts, self.size)
+            return output(x.reshape(-1)).reshape(self.num_parts, self.size)
         flat = x.reshape(-1, x.shape[-1])
         if self.pooling == "conv":  # the mean of the maps of a 1x1 convolution is that convolution of the mean
-            flat = jnp.mean(flat, 0, keepdims=True)
-            return nn.Dense(self.num_parts * self.size, name="output")(flat).reshape(self.num_parts, self.size)
-        maps = nn.Dense(self.num_parts * self.size, name="output")(flat).reshape(-1, self.num_parts, self.size)
+            return output(jnp.mean(flat, 0)).reshape(self.num_parts, self.size)
+        maps = output(flat).reshape(-1, self.num_parts, self.size)
         weights = nn.softmax(nn.Dense(self.num_parts, name="attention")(flat), 0)
         return jnp.einsum("lms,lm->ms", maps, weights)
 

@@ -43,9 +43,7 @@ class MultiHeadAttention(nn.Module):
     heads: int
 
     def __post_init__(self):
-        _check(self, positive=("features", "heads"))
-        if self.features % self.heads:
-            raise UserError(f"heads={self.heads} must divide the {self.features} features of their attention")
+        _check_heads(self)
         super().__post_init__()
 
     @nn.compact
@@ -73,9 +71,8 @@ class SeedAttention(nn.Module):
     heads: int
 
     def __post_init__(self):
-        _check(self, positive=("seeds", "features", "heads"))
-        if self.features % self.heads:
-            raise UserError(f"heads={self.heads} must divide the {self.features} features of their attention")
+        _check(self, positive=("seeds",))
+        _check_heads(self)
         super().__post_init__()
 
     @nn.compact
@@ -232,6 +229,12 @@ class SetTransformer(nn.Module):
             pooled = PMA(self.outputs, self.heads, self.layer_norm, name="pool")(h, bias)
             return nn.Dense(self.output, name="output")(pooled)
         return SeedAttention(self.outputs, self.output, self.heads, name="pool")(h, bias)
+
+
+def _check_heads(module: nn.Module) -> None:
+    _check(module, positive=("features", "heads"))
+    if module.features % module.heads:
+        raise UserError(f"heads={module.heads} must divide the {module.features} features of their attention")
 
 
 def _check(module: nn.Module, positive: tuple[str, ...], choices: dict[str, tuple[str, ...]] | None = None) -> None:

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from objcentric import plots
 from objcentric.data import loader
 from objcentric.data.loader import Stream
-from objcentric.errors import UserError
+from objcentric.errors import Diverged, UserError
 from objcentric.training import machine, parallel, workdir, writer
 from objcentric.training.checkpoint import Checkpoints
 from objcentric.training.experiment import Experiment, Stage, at_stage
@@ -252,7 +252,7 @@ def _stop_if_all_failed(this: Run, failed_at: np.ndarray) -> None:
     if (failed_at < 0).any():
         return
     kept = this.checkpoints.newest() or "none yet"
-    raise UserError(
+    raise Diverged(
         f"loss or gradient is not finite since step {min(failed_at)} (last good checkpoint: {kept}): in another"
         " --workdir, try a smaller optimizer.learning_rate or optimizer.clip_norm, or other seeds"
     )
