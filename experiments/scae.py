@@ -218,6 +218,7 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
         headline=("posterior_lin_match_refit", "log_likelihood") if labels else ("log_likelihood",),
         signature=signature,
         stages=stages,
+        results=("posterior_lin_match", "posterior_lin_pred") if labels else (),
     )
 
 

@@ -38,6 +38,7 @@ def test_a_run(run):
     both = [f"{feature}_{name}" for feature in scae.FEATURES for name in clustering.FIGURES]
     names = {f"{place}{name}" for place in ("", "affine_") for name in both if not (place and "full" in name)}
     assert names <= content.keys() and "left_out" not in content
+    assert set(scae.build(labelled_images.make_config(), data=labelled_images.make_data()).results) <= names
     assert all(0 <= content[name] <= 1 for name in names if "ari" not in name)
     assert {"log_likelihood", "part_log_likelihood", "mse", "parts_there", "objects_there"} <= content.keys()
     assert 0 <= content["unexplained"] <= 1 and 1 <= content["objects_effective"] <= 4
@@ -54,7 +55,7 @@ def test_without_labels_a_run_says_what_it_leaves_out(tmp_path, capsys):
         model__channels=3, model__mixing="template", data__sobel=True, losses__sparsity="thesis"
     )
     experiment = scae.build(config, data=data)
-    assert experiment.headline == ("log_likelihood",)
+    assert experiment.headline == ("log_likelihood",) and not experiment.results
     content = loop.run(config, tmp_path / "run", lambda _: scenes.filled(experiment))
     assert content["left_out"] == [f"{feature}_{name}" for feature in scae.FEATURES for name in clustering.FIGURES]
     assert "prior_lin_match" not in content and np.isfinite(content["log_likelihood"])

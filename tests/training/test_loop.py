@@ -207,6 +207,13 @@ def test_a_signal_saves_and_asks_for_a_restart(reference, tmp_path, capfd, numbe
     assert outcome(tmp_path / "run") == outcome(reference)
 
 
+@pytest.mark.parametrize(("results", "told"), [((), "count_accuracy"), (("missing", "extra"), "extra")])
+def test_what_a_run_tells_in_the_end(tmp_path, capsys, results, told):
+    config = linear.make_config(num_steps=5)
+    content = loop.run(config, tmp_path / "run", lambda config: linear.build(config)._replace(results=results))
+    assert f"eval.json: {told} {content[told]};" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("last", [1, 2])
 def test_sigterm_while_evaluating(tmp_path, capsys, last):
     """Neither the next seed nor the pictures are begun: they can be made again from the last checkpoint."""

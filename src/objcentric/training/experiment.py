@@ -31,6 +31,7 @@ class Experiment(NamedTuple):
     headline: tuple[str, ...]  # the figures of `evaluate` that a reader looks at first
     signature: Callable | None  # (figures) -> how training failed, None if it succeeded; or None: nothing tells
     stages: tuple[Stage, ...] = (Stage(0, lambda batch: batch),)  # in order; compiled once if multiples of inner_steps
+    results: tuple[str, ...] = ()  # final figures that are told in place of the headline, which validation has, too
 
 
 def at_stage(experiment: Experiment, number: int) -> Experiment:

@@ -193,7 +193,8 @@ def evaluate(this: Run, state: TrainState, told: dict[str, Any]) -> dict[str, An
         **machine.provenance(),
     }
     writer.write_json(this.folder / "eval.json", content)
-    said = [", ".join(f"{name} {content[name]}" for name in experiment.headline)]
+    results = [name for name in experiment.results if name in content] or experiment.headline
+    said = [", ".join(f"{name} {content[name]}" for name in results)]
     if experiment.signature:
         said.append(f"{len(seeds) - len(failures)} of {len(seeds)} seeds succeeded")
     said += [f"seed {seed}: {signature}" for seed, signature in failures.items()]
