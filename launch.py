@@ -34,6 +34,10 @@ def parse(arguments: list[str]) -> list[str]:
         fail(str(error).strip().splitlines()[-1] if "Traceback" in str(error) else error)  # of the config's own code
     except AttributeError as error:
         fail(f"the config has no such field: {getattr(error.args[0], 'args', error.args)[0]}")
+    except KeyError as error:  # a part that it lacks
+        fail(
+            f"the config has no part {error.args[0].strip(chr(34))}: see the fields in its file, or in configs/base.py"
+        )
     except OSError as error:
         fail(f"cannot read --config: {str(error).splitlines()[-1].strip()}")
     if len(rest) > 1:
@@ -83,7 +87,7 @@ def main(_) -> None:
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        fail("out of memory: reduce train.batch_size, objective.num_particles, evaluate.batch_size or .particle_chunk")
+        fail("out of memory: reduce train.batch_size or evaluate.batch_size, and particles where there are some")
 
 
 if __name__ == "__main__":

@@ -201,7 +201,10 @@ def build(config: ConfigDict, *, data: loader.Data | None = None) -> Experiment:
     def signature(figures: dict) -> str | None:
         if figures["parts_used"] < 2:
             return "parts have collapsed: fewer than two are ever there"
-        return "objects have collapsed: one explains all images" if figures["objects_used"] < 2 else None
+        if figures["objects_used"] < 2:
+            why = "one explains all images" if figures["objects_used"] else "none explains any part"
+            return f"objects have collapsed: {why}"
+        return None
 
     stages = (Stage(0, lambda batch: batch),)
     if config.curriculum.parts_alone:
@@ -329,7 +332,11 @@ def check(config: ConfigDict, data: loader.Data, affnist: labelled.Labelled | No
             raise UserError(f"evaluate.{name}={config.evaluate[name]}: use 0 or more")
     alone, many = config.curriculum.parts_alone, loader.size(data.train)
     if not 0 <= alone < config.train.num_steps:
-        raise UserError(f"curriculum.parts_alone={alone}: use 0 or more, and less than train.num_steps")
+        steps = config.train.num_steps
+        raise UserError(
+            f"curriculum.parts_alone={alone}: use 0 or more, and less than train.num_steps={steps}, say"
+            f" {steps * 9 // 10}"
+        )
     if config.curriculum.parts_fixed and not alone:
         raise UserError("curriculum.parts_fixed=True would learn no parts: set it to False, or parts_alone above 0")
     if alone and config.model.num_capsules > many:

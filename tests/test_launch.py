@@ -71,6 +71,8 @@ def config_of(**fields):
         (["--config.experiment=ari"], "config.experiment='ari' is unknown: name a module of experiments/"),
         (["--config.experiment=results_table"], "config.experiment='results_table' is unknown: name a module of"),
         (["runs/air"], "'runs/air' is not a flag"),
+        (["--config=configs/ccae.py", "--config.objective.name=vimco"], "the config has no part 'objective': see"),
+        (["--config=configs/scae_ablations.py", "--config.train.num_steps=9"], "the config has no part 'train'"),
         (["--config=configs/gmm.py:brief"], "ValueError: the schedule 'brief' is unknown: write :paper or :short"),
     ],
 )
@@ -159,7 +161,7 @@ def test_too_little_memory(run, monkeypatch, error):
 
     monkeypatch.setitem(sys.modules, "experiments.linear", SimpleNamespace(build=build))
     (line,) = run(linear.make_config())
-    assert line.startswith("objcentric: out of memory: reduce train.batch_size, objective.num_particles")
+    assert line.startswith("objcentric: out of memory: reduce train.batch_size or evaluate.batch_size")
 
 
 def test_a_defect_of_our_own_keeps_its_traceback(run, monkeypatch):

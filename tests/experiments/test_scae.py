@@ -376,6 +376,7 @@ def test_usage_tells_of_collapse():
     assert signature(fine) is None
     assert signature(collapsed) == "objects have collapsed: one explains all images"
     assert signature(fine | {"parts_used": 1}).startswith("parts have collapsed")
+    assert signature(fine | {"objects_used": 0}) == "objects have collapsed: none explains any part"
     nothing = scae.usage({"posterior": 0 * eye, "prior": 0 * eye, "part_presence": 0 * there, "explained": np.zeros(4)})
     assert all(np.isfinite(value) for value in nothing.values())
 
@@ -478,7 +479,7 @@ def test_variants(variant):
         ),
         ({"data__name": "scenes"}, "data.name='scenes' has no whole images"),
         ({"curriculum__parts_fixed": True}, "curriculum.parts_fixed=True would learn no parts"),
-        ({"curriculum__parts_alone": 4}, "curriculum.parts_alone=4: use 0 or more, and less than train.num_steps"),
+        ({"curriculum__parts_alone": 4}, "parts_alone=4: use 0 or more, and less than train.num_steps=4, say 3"),
         (
             {"curriculum__parts_alone": 2, "model__num_capsules": 25},
             "model.num_capsules=25 begin as exemplars: 24 images are too few",

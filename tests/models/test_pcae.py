@@ -297,6 +297,8 @@ def test_poses_move_templates_as_they_move_points():
         ({"encoder_strides": (2,)}, "encoder_strides=\\(2,\\): use as many"),
         ({"encoder_strides": (5, 5)}, r"model.encoder_strides=\(5, 5\) leave nothing of a canvas of \(12, 14\)"),
         ({"pixel_stride": 4}, r"model.pixel_stride=4: use 1, or a divisor of both of \(12, 14\)"),
+        ({"canvas": (20,)}, r"data.canvas=\(20,\): use two numbers"),
+        ({"canvas": (20, 20, 3)}, r"data.canvas=\(20, 20, 3\): use two numbers"),
         ({"template_size": (0, 3)}, r"model.template_size=\(0, 3\): use two numbers"),
     ],
 )

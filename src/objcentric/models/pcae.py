@@ -55,6 +55,8 @@ class Config:
             raise UserError(f"model.special_features={self.special_features}: use 0, for none, or more")
         if not 0 <= self.part_noise < float("inf"):
             raise UserError(f"model.part_noise={self.part_noise}: use 0 or more")
+        if len(self.canvas) != 2 or min(self.canvas) < 1:
+            raise UserError(f"data.canvas={self.canvas}: use two numbers of pixels, height and width")
         if self.pixel_stride < 1 or any(side % self.pixel_stride for side in self.canvas):
             raise UserError(f"model.pixel_stride={self.pixel_stride}: use 1, or a divisor of both of {self.canvas}")
         if len(self.template_size) != 2 or min(self.template_size) < 1:
