@@ -87,7 +87,10 @@ def main(_) -> None:
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        fail("out of memory: reduce train.batch_size or evaluate.batch_size, and particles where there are some")
+        fail(
+            "out of memory: reduce train.batch_size or evaluate.batch_size; where there are particles, also"
+            " objective.num_particles or evaluate.particle_chunk"
+        )
 
 
 if __name__ == "__main__":

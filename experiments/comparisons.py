@@ -141,7 +141,7 @@ COMPARISONS = (
             "affine_posterior_lin_match": "LIN-MATCH, transformed as affNIST",
         },
         thesis={"SCAE": (0.980, 0.985, 0.985, 0.989, None, None, 0.922)},
-        ours=("scae_mnist40",),
+        ours=("scae_mnist40", "scae_mnist40_wider_votes"),
         note="Ours are of the posterior's masses, but where a column says presences, a priori; clusters and classifiers"
         " are fitted to training images, scores are of test images. The thesis speaks of presences, and does not tell"
         " which of the two. Its last figure is of affNIST itself. Ours are trained in another way: parts first,"

@@ -55,3 +55,9 @@ def shrink(config: ConfigDict) -> None:
     config.train.update(num_steps=4, batch_size=4, num_devices=1, inner_steps=2, log_every=2, eval_every=4)
     config.evaluate.update(batch_size=5, num_pictures=3)
     config.curriculum.update(parts_alone=0, parts_fixed=False)
+
+
+def entropy(mass: np.ndarray) -> np.ndarray:
+    """Nats, of shares of ``mass [..., K]``."""
+    share = mass / mass.sum(-1, keepdims=True)
+    return -np.sum(share * np.log(share), -1)

@@ -113,13 +113,12 @@ def test_terms_are_of_the_capsules_that_win_points_that_are_there():
     assert 0 < np.mean(wins >= config.losses.least_parts) < 1 and not there.all()
     enough = np.where(wins >= config.losses.least_parts, p, 1 - p)
     mass = (seen.explained.responsibility.sum(3) * there[..., None]).sum(1)
-    entropy = lambda mass: -np.sum(mass / mass.sum(-1, keepdims=True) * np.log(mass / mass.sum(-1, keepdims=True)), -1)  # noqa: E731
     expected = {
         "too_few": -np.log(enough).sum(1).mean(),
         "prior_within": np.mean((p.sum(1) - 3 / config.losses.num_classes) ** 2),
         "prior_between": np.mean((p.sum(0) - 8 / config.losses.num_classes) ** 2),
-        "posterior_within": entropy(mass).mean(),
-        "posterior_between": -entropy(mass.sum(0)),
+        "posterior_within": labelled_images.entropy(mass).mean(),
+        "posterior_between": -labelled_images.entropy(mass.sum(0)),
         "log_likelihood": np.mean(np.sum(seen.explained.log_likelihood, 1, where=there)),
     }
     for name, value in expected.items():

@@ -194,7 +194,6 @@ def test_terms_are_of_what_objects_make_of_the_batch(sobel):
     told, explained = seen.capsules, seen.explained
     p = np.exp(told.log_presence + told.log_vote_presence.max(-1))
     mass = explained.responsibility.sum((1, 3))
-    entropy = lambda mass: -np.sum(mass / mass.sum(-1, keepdims=True) * np.log(mass / mass.sum(-1, keepdims=True)), -1)  # noqa: E731
     upright = np.square((told.pose[..., :2] - np.eye(2)) / scae.TILT).sum((2, 3))
     expected = {
         "log_likelihood": seen.log_likelihood.mean(),
@@ -202,8 +201,8 @@ def test_terms_are_of_what_objects_make_of_the_batch(sobel):
         "part_presence": np.exp(seen.parts.log_presence).sum(1).mean(),
         "prior_within": np.mean((p.sum(1) - 4 / 3) ** 2),
         "prior_between": np.mean((p.sum(0) - 4 / 3) ** 2),
-        "posterior_within": entropy(mass).mean(),
-        "posterior_between": -entropy(mass.sum(0)),
+        "posterior_within": labelled_images.entropy(mass).mean(),
+        "posterior_between": -labelled_images.entropy(mass.sum(0)),
         "deformation": told.deformation.mean(),
         "upright": np.sum(p * upright, 1).mean() / 2,
         "objects_there": p.sum(1).mean(),
